@@ -1,0 +1,44 @@
+# The two commands of the README, and what keeps the project well. `make setup` needs Python 3.11 or later, git and make.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench wheel
+
+help:
+	@echo "make demo   the whole idea in minutes, on scikit-learn's digits"
+	@echo "make test   the test suite"
+	@echo "make check  formatting, lint, types, the order of the rooms"
+	@echo "make bench  ratio tables against peers"
+	@echo "make wheel  build the wheel and import it in a clean environment"
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/buttress demo --out demo
+
+test: setup
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests benchmarks
+	$(BIN)/lint-imports
+
+bench: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.store
+
+wheel: setup
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/uv build --quiet --wheel --out-dir build/wheel .
+	$(PYTHON) -m venv --clear build/clean
+	$(BIN)/uv pip install --quiet --python build/clean/bin/python --constraint constraints.txt build/wheel/*.whl
+	cd build && clean/bin/python -c "import buttress; buttress.ReinforcedDataset; print('buttress', buttress.__version__)"
+	cd build && clean/bin/buttress --help > /dev/null

@@ -1,0 +1,1 @@
+"""Buttress makes small vision models strong."""

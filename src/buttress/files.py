@@ -1,0 +1,106 @@
+"""Files that are whole or absent: atomic writes, strict JSON, digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+from buttress.errors import ButtressError
+
+MAX_JSON_BYTES = 64 * 1024 * 1024
+MAX_JSON_DEPTH = 32
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` so that a reader sees the old file or the whole new one, also after a crash (temp, fsync, rename)."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, one space of indent, no NaN, newline at the end."""
+    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
+    return (text + "\n").encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` atomically as canonical JSON."""
+    write_atomic(path, json_bytes(value))
+
+
+def read_json(path: Path, error: type[ButtressError]) -> Any:
+    """Read strict JSON: duplicate keys, NaN, Infinity, deep nesting and huge files are refused.
+
+    Raises: `error`, with the file's name and what was wrong.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise error(f"{path}: larger than {MAX_JSON_BYTES} bytes, not a file of ours")
+        data = path.read_bytes()
+    except OSError as failure:
+        raise error(f"{path}: cannot be read ({failure.strerror})") from failure
+    return parse_json(data, str(path), error)
+
+
+def parse_json(data: bytes, place: str, error: type[ButtressError]) -> Any:
+    """Parse strict JSON from bytes; `place` names it in the error."""
+
+    def refuse(what: str) -> NoReturn:
+        raise error(f"{place}: {what}")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            refuse("a key stands twice")
+        return result
+
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_constant=lambda name: refuse(f"{name} is not allowed"),
+        )
+    except (ValueError, RecursionError) as failure:
+        raise error(f"{place}: not valid JSON ({failure})") from failure
+    if _depth(value) > MAX_JSON_DEPTH:
+        refuse(f"nested deeper than {MAX_JSON_DEPTH}")
+    return value
+
+
+def _depth(value: Any) -> int:
+    deepest, stack = 0, [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        deepest = max(deepest, depth)
+        children = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        stack.extend((child, depth + 1) for child in children)
+    return deepest
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

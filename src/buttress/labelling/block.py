@@ -1,0 +1,168 @@
+"""Label one block: a pure, idempotent function from (block, job) to a file. Every engine runs this very function.
+
+Shapes: N rows of the block, V views of the block, S bytes a record, C classes, B teacher batch, H W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from buttress.errors import LabellingError
+from buttress.files import write_atomic
+from buttress.labelling.plan import Block
+from buttress.sources import Source, UndecodableImage, content_hash, id_hash
+from buttress.store.codec import TopKLog8, top_k
+from buttress.teachers.teacher import Teacher, TeacherSpec
+from buttress.views.policy import Policy
+from buttress.views.render import Renderer
+
+CHECKSUM_BYTES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelJob:
+    """Everything a worker needs; it travels to worker processes, so it holds descriptions and no open teacher.
+
+    Args:
+        source: the images.
+        order: source index of every row, `[rows]`.
+        teacher: how to open the teacher.
+        policy: the augmentation policy.
+        seed: seed of the views.
+        k: classes kept per view.
+        classes: length C of the teacher's answer.
+        size: side of the teacher's views, pixels.
+        batch: views per forward pass; cut inside the block.
+        digest: digest of the settings that decide the bytes.
+        work: folder of the finished blocks.
+    """
+
+    source: Source
+    order: NDArray[np.int64]
+    teacher: TeacherSpec
+    policy: Policy
+    seed: int
+    k: int
+    classes: int
+    size: int
+    batch: int
+    digest: str
+    work: Path
+    _open: dict[str, Teacher] = field(default_factory=dict, repr=False, compare=False)
+
+    def open_teacher(self) -> Teacher:
+        """The teacher, opened once per process."""
+        if "teacher" not in self._open:
+            self._open["teacher"] = self.teacher.open()
+        return self._open["teacher"]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": {}}
+
+    @cached_property
+    def codec(self) -> TopKLog8:
+        return TopKLog8(self.k, self.classes)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLabels:
+    """A labelled block: records `[V, N, S]`, content hashes `[N]` (0 where the image could not be decoded)."""
+
+    labels_VNS: NDArray[np.uint8]
+    content_hashes_N: NDArray[np.uint64]
+
+
+def label_block(block: Block, job: LabelJob) -> Path:
+    """Render the views of `block`, ask the teacher, write the records; returns the file.
+
+    A file that is there and whole is returned as it is. Rows whose image cannot be decoded get absent records.
+    """
+    path = block_path(block, job.work)
+    if read_block(path, block, job) is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, _pack(_label(block, job), block, job.digest))
+    return path
+
+
+def block_path(block: Block, work: Path) -> Path:
+    """Where a finished block lies."""
+    return work / block.part / f"block-{block.number:06d}"
+
+
+def read_block(path: Path, block: Block, job: LabelJob) -> BlockLabels | None:
+    """The finished block, or none where it is missing, damaged or of other settings."""
+    if not path.is_file():
+        return None
+    data = path.read_bytes()
+    body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+    if hashlib.sha256(_context(block, job.digest) + body).digest() != checksum:
+        return None
+    try:
+        tensors = safetensors.numpy.load(body)
+    except SafetensorError:
+        return None
+    return BlockLabels(tensors["labels"], tensors["content_hashes"])
+
+
+def _pack(labels: BlockLabels, block: Block, digest: str) -> bytes:
+    body = safetensors.numpy.save({"labels": labels.labels_VNS, "content_hashes": labels.content_hashes_N})
+    return bytes(body + hashlib.sha256(_context(block, digest) + body).digest())
+
+
+def _context(block: Block, digest: str) -> bytes:
+    return f"{digest} {block}".encode()
+
+
+def _label(block: Block, job: LabelJob) -> BlockLabels:
+    area = block.area
+    labels_VNS = np.zeros((area.views, area.rows, job.codec.stride), np.uint8)
+    hashes_N = np.zeros(area.rows, np.uint64)
+    for views_BHWC, at_B in _batches(block, job, hashes_N):
+        probabilities_BC = job.open_teacher().probabilities(views_BHWC)
+        if probabilities_BC.shape != (len(at_B), job.classes):
+            raise LabellingError(
+                f"the teacher answered with shape {probabilities_BC.shape} for {len(at_B)} views of {job.classes} classes"
+            )
+        row_B, view_B = np.divmod(at_B, area.views)
+        labels_VNS[view_B, row_B] = job.codec.encode(*top_k(probabilities_BC, job.k))
+    return BlockLabels(labels_VNS, hashes_N)
+
+
+def _batches(
+    block: Block, job: LabelJob, hashes_N: NDArray[np.uint64]
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Teacher batches in row-major order with the place (row * V + view) of each; fills in the content hashes."""
+    waiting: list[NDArray[np.uint8]] = []
+    places: list[int] = []
+    for row, views_VHWC in _rendered_rows(block, job, hashes_N):
+        waiting.extend(views_VHWC)
+        places.extend(range(row * block.area.views, (row + 1) * block.area.views))
+        while len(waiting) >= job.batch:
+            yield np.stack(waiting[: job.batch]), np.array(places[: job.batch])
+            del waiting[: job.batch], places[: job.batch]
+    if waiting:
+        yield np.stack(waiting), np.array(places)
+
+
+def _rendered_rows(
+    block: Block, job: LabelJob, hashes_N: NDArray[np.uint64]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    renderer = Renderer(job.policy, job.seed)
+    views = range(block.area.first_view, block.area.stop_view)
+    for row, index in enumerate(job.order[block.area.first_row : block.area.stop_row]):
+        sample = job.source[int(index)]
+        try:
+            pixels_VHWC = renderer.views(sample.data, id_hash(sample.id), views, job.size)
+        except UndecodableImage:
+            continue
+        hashes_N[row] = content_hash(sample.data)
+        yield row, pixels_VHWC

@@ -1,0 +1,132 @@
+"""Batches for training and evaluation, made in worker processes, in an order that is ours.
+
+The epoch travels with the indices of every batch, so workers that live on see it without being told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from buttress.errors import SourceError
+from buttress.loading.batches import ArrayBatch, Batches
+from buttress.loading.order import epoch_order
+from buttress.loading.targets import Batch, SparseTargets
+from buttress.terminal import warn
+
+Request = tuple[int, NDArray[np.int64]]
+
+
+class _Fetch(Dataset[ArrayBatch]):
+    """Turns (epoch, indices) into a batch; this is what the worker processes run."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, request: Request) -> ArrayBatch:
+        epoch, indices = request
+        return self.batches.batch(indices, epoch)
+
+
+class _Requests:
+    """The batches of the current epoch, as (epoch, indices)."""
+
+    def __init__(self, usable: NDArray[np.int64], batch: int, seed: int, shuffle: bool) -> None:
+        self.usable, self.batch, self.seed, self.shuffle, self.epoch = usable, batch, seed, shuffle, 0
+
+    def __len__(self) -> int:
+        whole, left = divmod(len(self.usable), self.batch)
+        return whole + (left > 0) * (not self.shuffle or whole == 0)
+
+    def __iter__(self) -> Iterator[Request]:
+        order = self.usable
+        if self.shuffle:
+            order = order[epoch_order(self.seed, self.epoch, len(order))]
+        for step in range(len(self)):
+            yield self.epoch, order[step * self.batch : (step + 1) * self.batch]
+
+
+class BatchLoader:
+    """An iterable of `Batch` with `set_epoch` and `steps_per_epoch`.
+
+    Args:
+        batches: how a batch is made.
+        batch: samples per batch. Training drops the last, smaller batch of an epoch; evaluation keeps it.
+        seed: seed of the order.
+        shuffle: true for training.
+        workers: worker processes; 0 = in this process.
+        max_bad: largest share, 0..1, of images that may fail to decode; they are left out, named and counted.
+
+    Raises:
+        SourceError: more images than `max_bad` cannot be decoded.
+    """
+
+    def __init__(
+        self, batches: Batches, *, batch: int, seed: int = 0, shuffle: bool, workers: int = 0, max_bad: float = 0.001
+    ) -> None:
+        self._batches, self._max_bad = batches, max_bad
+        self._requests = _Requests(batches.usable, batch, seed, shuffle)
+        self._bad: set[str] = set()
+        self._loader: DataLoader[ArrayBatch] = DataLoader(
+            _Fetch(batches),
+            sampler=self._requests,  # type: ignore[arg-type]  # a sampler of requests, with automatic batching off
+            batch_size=None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=_as_is,
+            pin_memory=False,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._requests)
+
+    @property
+    def samples(self) -> int:
+        """Samples that an epoch draws from."""
+        return len(self._requests.usable)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._requests.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        for arrays in self._loader:
+            self._count_bad(arrays.undecodable)
+            if len(arrays.index_B):
+                yield self._to_torch(arrays)
+
+    def _count_bad(self, ids: tuple[str, ...]) -> None:
+        for sample_id in sorted(set(ids) - self._bad):
+            warn(f"{sample_id}: image cannot be decoded, left out")
+        self._bad.update(ids)
+        if len(self._bad) > self._max_bad * self.samples:
+            raise SourceError(
+                f"{len(self._bad)} of {self.samples:,} images cannot be decoded, more than {self._max_bad:.2%} "
+                f"(e.g. {min(self._bad)}); repair or remove them, or raise --max-bad"
+            )
+
+    def _to_torch(self, arrays: ArrayBatch) -> Batch:
+        images_BCHW = torch.from_numpy(arrays.views_BHWC).permute(0, 3, 1, 2)
+        ids = tuple(self._batches.source.ids[i] for i in arrays.index_B.tolist())
+        if arrays.values_BK is None or arrays.ids_BK is None or arrays.rest_B is None:
+            return Batch(images_BCHW, torch.from_numpy(arrays.labels_B).long(), ids)
+        classes = self._batches.classes
+        assert classes is not None
+        targets = SparseTargets(
+            values=torch.from_numpy(arrays.values_BK),
+            ids=torch.from_numpy(arrays.ids_BK).long(),
+            rest=torch.from_numpy(arrays.rest_B),
+            classes=len(classes),
+        )
+        return Batch(images_BCHW, targets, ids)
+
+
+def _as_is(arrays: ArrayBatch) -> ArrayBatch:
+    return arrays
