@@ -103,7 +103,8 @@ def settings(function: Callable[..., Any], words: Sequence[str]) -> dict[str, An
         given = {**_parsed(parser, arguments, recipe_words(recipe, arguments), f"{recipe}: "), **given}
     for argument in arguments:
         if argument.default is REQUIRED and argument.key not in given:
-            raise SettingsError(f"{argument.shown} is required ({argument.help or type_name(argument.type)})")
+            what = argument.help.rstrip(".") or type_name(argument.type)
+            raise SettingsError(f"{argument.shown} is required ({what})")
     return keyword_arguments(function, given)
 
 

@@ -113,7 +113,7 @@ def _taken_apart(argument: Argument) -> Iterator[Argument]:
                 type=hints[field.name],
                 default=getattr(base, field.name),
                 help=texts.get(field.name, ""),
-                group=argument.help or argument.key,
+                group=argument.help.rstrip(".") or argument.key,
             )
         )
 

@@ -44,6 +44,7 @@ class LabelJob:
         batch: views per forward pass; cut inside the block.
         digest: digest of the settings that decide the bytes.
         work: folder of the finished blocks.
+        opened: the teacher, once this process has opened it.
     """
 
     source: Source
@@ -57,16 +58,16 @@ class LabelJob:
     batch: int
     digest: str
     work: Path
-    _open: dict[str, Teacher] = field(default_factory=dict, repr=False, compare=False)
+    opened: list[Teacher] = field(default_factory=list, repr=False, compare=False)
 
     def open_teacher(self) -> Teacher:
         """The teacher, opened once per process."""
-        if "teacher" not in self._open:
-            self._open["teacher"] = self.teacher.open()
-        return self._open["teacher"]
+        if not self.opened:
+            self.opened.append(self.teacher.open())
+        return self.opened[0]
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "opened": []}
 
     @cached_property
     def codec(self) -> TopKLog8:
@@ -130,7 +131,7 @@ def _label(block: Block, job: LabelJob) -> BlockLabels:
         probabilities_BC = job.open_teacher().probabilities(views_BHWC)
         if probabilities_BC.shape != (len(at_B), job.classes):
             raise LabellingError(
-                f"the teacher answered with shape {probabilities_BC.shape} for {len(at_B)} views of {job.classes} classes"
+                f"the teacher answered {probabilities_BC.shape} for {len(at_B)} views of {job.classes} classes"
             )
         row_B, view_B = np.divmod(at_B, area.views)
         labels_VNS[view_B, row_B] = job.codec.encode(*top_k(probabilities_BC, job.k))
@@ -159,8 +160,8 @@ def _rendered_rows(
     renderer = Renderer(job.policy, job.seed)
     views = range(block.area.first_view, block.area.stop_view)
     for row, index in enumerate(job.order[block.area.first_row : block.area.stop_row]):
-        sample = job.source[int(index)]
         try:
+            sample = job.source[int(index)]
             pixels_VHWC = renderer.views(sample.data, id_hash(sample.id), views, job.size)
         except UndecodableImage:
             continue

@@ -100,7 +100,9 @@ def blocks_of(part: PartPlan, views_per_block: int = VIEWS_PER_BLOCK) -> list[Bl
     area = part.area
     rows = max(1, views_per_block // area.views)
     cuts = [
-        Rectangle(first, min(first + rows, area.stop_row), first_view, min(first_view + views_per_block, area.stop_view))
+        Rectangle(
+            first, min(first + rows, area.stop_row), first_view, min(first_view + views_per_block, area.stop_view)
+        )
         for first in range(area.first_row, area.stop_row, rows)
         for first_view in range(area.first_view, area.stop_view, views_per_block)
     ]

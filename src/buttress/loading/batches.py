@@ -77,12 +77,12 @@ class _Images:
         kept: list[int] = []
         bad: list[str] = []
         for place, (index, view) in enumerate(zip(index_B.tolist(), views_B.tolist(), strict=True)):
-            sample = self.source[index]
-            self._check(index, sample.id, sample.data)
             try:
+                sample = self.source[index]
+                self._check(index, sample.id, sample.data)
                 self._renderer.view_into(sample.data, int(self.hashes_N[index]), view, out_BHWC[len(kept)])
             except UndecodableImage:
-                bad.append(sample.id)
+                bad.append(self.source.ids[index])
                 continue
             kept.append(place)
         return out_BHWC[: len(kept)], np.array(kept, np.int64), tuple(bad)
@@ -140,7 +140,14 @@ class ReinforcedBatches:
     """
 
     def __init__(
-        self, source: Source, reinforcement: Reinforcement, *, size: int, p: float = 0.99, missing: str = "error", seed: int = 0
+        self,
+        source: Source,
+        reinforcement: Reinforcement,
+        *,
+        size: int,
+        p: float = 0.99,
+        missing: str = "error",
+        seed: int = 0,
     ) -> None:
         if not 0 <= p <= 1:
             raise SettingsError(f"p = {p}: a probability lies in 0..1")
@@ -170,7 +177,7 @@ class ReinforcedBatches:
         rows_B, labels_B = self.coverage.rows[index_B], np.asarray(self.source.labels)[index_B]
         hashes = self._images.hashes_N
         drawn_B = np.array(
-            [self._words.words(int(hashes[i]), epoch, CHOICE_SLOT, 1)[0] for i in index_B.tolist()], np.uint64
+            [self._words.words(epoch, int(hashes[i]), CHOICE_SLOT, 1)[0] for i in index_B.tolist()], np.uint64
         )
         unit_B = (drawn_B >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return (rows_B >= 0) & ((unit_B < self.p) | (labels_B < 0))

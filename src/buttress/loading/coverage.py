@@ -75,11 +75,14 @@ def _check_classes(source: Source, reinforcement: Reinforcement) -> None:
     if ours == theirs:
         what = "the same class names in another order"
     else:
-        only = [*(f"+{name}" for name in sorted(ours - theirs)[:3]), *(f"-{name}" for name in sorted(theirs - ours)[:3])]
+        only = [
+            *(f"+{name}" for name in sorted(ours - theirs)[:3]),
+            *(f"-{name}" for name in sorted(theirs - ours)[:3]),
+        ]
         what = f"other class names ({', '.join(only)})"
     raise StoreError(
         f"{source.uri}: {what} than the reinforcement {reinforcement.path} "
-        f"({len(source.classes)} against {len(stored)}); train on the folder it was made from, or run buttress reinforce anew"
+        f"({len(source.classes)} against {len(stored)}); use its own images, or run buttress reinforce anew"
     )
 
 
@@ -92,7 +95,7 @@ def _check_labels(source: Source, reinforcement: Reinforcement, rows: NDArray[np
         was = reinforcement.classes[int(reinforcement.hard_labels[rows[first]])]
         raise StoreError(
             f"{source.ids[first]}: its class is {source.classes[int(source.labels[first])]} but was {was} when "
-            f"{reinforcement.path} was made ({len(wrong)} such samples); run buttress reinforce anew into another folder"
+            f"{reinforcement.path} was made ({len(wrong)} such samples); run buttress reinforce into another folder"
         )
 
 

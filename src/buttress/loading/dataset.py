@@ -75,7 +75,9 @@ class ReinforcedDataset(Dataset[tuple[Tensor, Tensor]]):
         """Samples of a whole batch at once (torch's DataLoader calls this); the labels are decoded together."""
         arrays = self._batches.batch(self._batches.usable[np.asarray(indices)], int(self._epoch))
         if arrays.undecodable:
-            raise SourceError(f"{arrays.undecodable[0]}: image cannot be decoded; repair it or remove it from the source")
+            raise SourceError(
+                f"{arrays.undecodable[0]}: image cannot be decoded; repair it or remove it from the source"
+            )
         assert arrays.values_BK is not None and arrays.ids_BK is not None and arrays.rest_B is not None
         targets_BC = SparseTargets(
             values=torch.from_numpy(arrays.values_BK),

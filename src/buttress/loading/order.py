@@ -21,6 +21,6 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 
 def view_of_epoch(seed: int, epoch: int, views: int) -> int:
-    """The view number, 0..views-1, that every sample takes in `epoch`: each once in any `views` epochs from a multiple of it."""
+    """The view number, 0..views-1, that every sample takes in `epoch`; each once in any round of `views`."""
     order = np.argsort(words(seed, epoch // views, _DOMAIN, VIEW_SLOT, views), kind="stable")
     return int(order[epoch % views])

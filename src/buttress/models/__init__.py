@@ -1,0 +1,1 @@
+"""Model URIs -> module, preprocessing and classes."""

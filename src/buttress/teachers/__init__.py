@@ -1,0 +1,5 @@
+"""Teacher URIs -> class probabilities."""
+
+from buttress.teachers.teacher import Teacher, TeacherSpec, open_teacher
+
+__all__ = ["Teacher", "TeacherSpec", "open_teacher"]

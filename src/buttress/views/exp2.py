@@ -11,7 +11,7 @@ from importlib.resources import files
 from struct import unpack
 
 STEPS = 4096
-TABLE: tuple[float, ...] = unpack(f"<{STEPS + 1}d", (files(__package__) / "exp2_table.f64").read_bytes())
+TABLE: tuple[float, ...] = unpack(f"<{STEPS + 1}d", (files("buttress.views") / "exp2_table.f64").read_bytes())
 
 
 def exp2(exponent: float) -> float:

@@ -8,6 +8,8 @@ Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC'11).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +35,7 @@ class WordSource:
         self._lock = self._generator.lock
         self._position = {"counter": (0, 0, 0, 0), "key": (seed, 0)}
         # The state setter reads plain ints faster than it reads arrays.
-        self._state = {
+        self._state: Any = {
             "bit_generator": "Philox",
             "state": self._position,
             "buffer": (0, 0, 0, 0),

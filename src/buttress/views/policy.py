@@ -10,6 +10,7 @@ from buttress.errors import PolicyError
 from buttress.nearest import did_you_mean
 
 POLICY_VERSION = 1  # of the mapping from words to parameters (docs/views.md)
+MAX_OPS = 16
 RESERVED_NUMBERS = {"MixUp": 7, "CutMix": 8, "Partner": 9}
 
 Filter = Literal["bilinear", "bicubic", "area"]
@@ -144,6 +145,8 @@ class Policy:
         for op in self.ops:
             if not isinstance(op, get_args(Op)):
                 raise PolicyError(f"policy: {op!r} is not an op; ops are {', '.join(OPS)}")
+        if len(self.ops) > MAX_OPS:
+            raise PolicyError(f"policy: {len(self.ops)} ops; at most {MAX_OPS}")
         stages = [op.stage for op in self.ops]
         if stages.count(0) != 1 or stages != sorted(stages):
             order = " -> ".join(type(op).__name__ for op in self.ops) or "nothing"
@@ -163,8 +166,7 @@ class Policy:
 
     def to_json(self) -> dict[str, Any]:
         """The policy in full, as plain JSON values."""
-        ops = [{"op": type(op).__name__, **{f.name: _plain(getattr(op, f.name)) for f in fields(op)}} for op in self.ops]
-        return {"version": POLICY_VERSION, "ops": ops}
+        return {"version": POLICY_VERSION, "ops": [_op_to_json(op) for op in self.ops]}
 
     @staticmethod
     def from_json(value: Any) -> Policy:
@@ -180,6 +182,11 @@ class Policy:
         return Policy(tuple(_op_from_json(f"policy op {i}", entry) for i, entry in enumerate(value["ops"])))
 
 
+def _op_to_json(op: Op) -> dict[str, Any]:
+    settings = {field.name: getattr(op, field.name) for field in fields(op)}
+    return {"op": type(op).__name__} | {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+
+
 def _op_from_json(place: str, entry: Any) -> Op:
     name = entry.get("op") if isinstance(entry, dict) else None
     if not isinstance(name, str):
@@ -188,8 +195,9 @@ def _op_from_json(place: str, entry: Any) -> Op:
         raise PolicyError(f"{place}: unknown op {name!r}{did_you_mean(name, OPS)}")
     kind = OPS[name]
     _check_keys(f"{place} ({name})", entry, ("op", *(f.name for f in fields(kind))))
-    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items() if key != "op"}
-    return kind(**settings)
+    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items() if key != "op"}
+    op: Op = kind(**settings)
+    return op
 
 
 def _check_keys(place: str, value: Any, known: tuple[str, ...]) -> None:
@@ -198,10 +206,6 @@ def _check_keys(place: str, value: Any, known: tuple[str, ...]) -> None:
     for key in value:
         if key not in known:
             raise PolicyError(f"{place}: unknown key {key!r}{did_you_mean(str(key), known)}")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _refuse(op: Any, key: str, what: str) -> None:

@@ -1,0 +1,283 @@
+"""The gain on Imagenette: hard labels against reinforced ones, in three cases.
+
+    python -m benchmarks.imagenette reinforce     # label once (the store goes to --work)
+    python -m benchmarks.imagenette tune          # choose the learning rates on held-back training images
+    python -m benchmarks.imagenette run           # the comparison; every run is a line of docs/results/imagenette.jsonl
+    python -m benchmarks.imagenette table         # the tables, made from that file alone
+
+Cases: `all` labels; `wrong` = 20 % of the labels wrong; `few` = 10 % of the images labelled (the reinforced student
+sees all images and no label). Arms: `hard`, `smooth` (hard labels with smoothing 0.1), `reinforced`. Same student,
+policy, batch and steps for all, learning rate the best of three on held-back training images; scored once, at the last
+epoch, on the 500 validation images. What is there is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "imagenette.jsonl"
+STUDENT = "timm:mobilenetv3_small_050"
+TEACHER = "tf_efficientnet_lite2"
+VIEWS, SIZE, BATCH, EPOCHS, TUNING_EPOCHS = 20, 96, 64, 80, 40
+LEARNING_RATES = (1e-3, 2e-3, 4e-3)
+SEEDS = (0, 1, 2)
+CASES = ("all", "wrong", "few")
+HELD_BACK = 0.2
+NOISE_SEED = 20261121
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: `phase` is tune (scored on held-back training images) or final (on the validation set)."""
+
+    phase: str
+    case: str
+    arm: str
+    lr: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.phase}-{self.case}-{self.arm}-{self.lr:g}-{self.seed}"
+
+
+def data_folder() -> Path:
+    return Path(os.environ.get("BUTTRESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def wrong_labels(labels: np.ndarray, share: float, classes: int) -> np.ndarray:
+    """`labels` with a fixed `share` of them moved to another class, drawn evenly."""
+    rng = np.random.default_rng(NOISE_SEED)
+    chosen = rng.permutation(len(labels))[: round(share * len(labels))]
+    noisy = labels.copy()
+    noisy[chosen] = (labels[chosen] + rng.integers(1, classes, len(chosen))) % classes
+    return noisy
+
+
+def kept_labels(labels: np.ndarray, share: float) -> np.ndarray:
+    """A fixed, class-balanced `share` of the positions."""
+    rng = np.random.default_rng(NOISE_SEED)
+    kept = [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
+    return np.sort(np.concatenate([k[: round(share * len(k))] for k in kept]))
+
+
+def training_set(trial: Trial) -> tuple[Any, Any]:
+    """(training source, held-back source or none) of a trial."""
+    from buttress.sources import Relabelled, Subset, open_source
+
+    source = open_source(f"folder:{data_folder()}/photos/imagenette224/train")
+    labels = np.asarray(source.labels)
+    fit, held = np.arange(len(source)), None
+    if trial.phase == "tune":
+        held = kept_labels(labels, HELD_BACK)
+        fit = np.setdiff1d(fit, held)
+    if trial.case == "wrong":
+        source = Relabelled(source, wrong_labels(labels, 0.2, 10))
+    if trial.case == "few" and trial.arm == "reinforced":
+        return Subset(Relabelled(source, np.full(len(source), -1, np.int32)), fit), held if held is None else Subset(
+            source, held
+        )
+    if trial.case == "few":
+        fit = fit[kept_labels(labels[fit], 0.1)]
+    return Subset(source, fit), held if held is None else Subset(source, held)
+
+
+def reinforce(work: Path) -> None:
+    """Label the training images once per case (pixels and teacher are the same, only the hard labels differ).
+
+    The teacher's file is copied to `work` first and removed afterwards: no student can meet it.
+    """
+    from buttress.labelling.label import label_source
+    from buttress.labelling.settings import LabelSettings
+    from buttress.sources import open_source
+    from buttress.teachers.teacher import TeacherSpec
+    from buttress.views.presets import preset
+
+    classes = open_source(f"folder:{data_folder()}/photos/imagenette224/train").classes
+    weights = teacher_file(work)
+    shutil.copy(data_folder() / "weights" / weights.name, weights)
+    for case in CASES:
+        source, _ = training_set(Trial("final", case, "reinforced", 0, 0))
+        spec = TeacherSpec(uri=f"timm:{TEACHER}@{weights}", size=160, source_classes=classes)
+        started = time.perf_counter()
+        label_source(source, spec, preset("randaug"), LabelSettings(views=VIEWS), work / f"store-{case}")
+        print(f"{case}: {time.perf_counter() - started:.0f} s", flush=True)
+    weights.unlink()
+
+
+def teacher_file(work: Path) -> Path:
+    return work / f"{TEACHER}.fp16.safetensors"
+
+
+def steps_and_epochs(trial: Trial, usable: int) -> tuple[int, int]:
+    """Every arm of a case takes the steps that all labels would take; few images take more epochs for them."""
+    images, epochs = (1200, TUNING_EPOCHS) if trial.phase == "tune" else (1500, EPOCHS)
+    per_epoch = max(1, usable // BATCH)
+    rounds = epochs * (images // BATCH) // per_epoch
+    return rounds * per_epoch, rounds
+
+
+def train_one(trial: Trial, work: Path) -> dict[str, Any]:
+    """Train and score one trial in this process."""
+    import torch
+
+    from buttress.metrics.score import score
+    from buttress.sources import open_source
+    from buttress.store.reader import open_reinforcement
+    from buttress.training.settings import TrainingSettings
+    from buttress.training.train import TrainingData, train_on_source
+    from buttress.views.presets import preset
+
+    torch.set_num_threads(1)
+    if teacher_file(work).exists():
+        sys.exit(f"{teacher_file(work)}: the teacher is still there; finish `reinforce` first")
+    source, held = training_set(trial)
+    reinforced = trial.arm == "reinforced"
+    usable = len(source) if reinforced else int((np.asarray(source.labels) >= 0).sum())
+    steps, epochs = steps_and_epochs(trial, usable)
+    smoothing = 0.1 if trial.arm == "smooth" else 0.0
+    settings = TrainingSettings(
+        epochs=epochs,
+        batch=BATCH,
+        lr=trial.lr,
+        seed=trial.seed,
+        label_smoothing=smoothing,
+        workers=0,
+        checkpoint_every=epochs,
+    )
+    data = TrainingData(
+        source=source,
+        policy=None if reinforced else preset("randaug"),
+        reinforcement=open_reinforcement(work / f"store-{trial.case}") if reinforced else None,
+    )
+    started = time.process_time()
+    folder = work / "runs" / trial.name
+    shutil.rmtree(folder, ignore_errors=True)
+    run = train_on_source(data, model=STUDENT, out=folder, settings=settings, size=SIZE)
+    seconds = time.process_time() - started
+    validation = held or open_source(f"folder:{data_folder()}/photos/imagenette224/val")
+    return {**score(run.load_model(), validation).figures, "steps": steps, "cpu_seconds": round(seconds, 1)}
+
+
+def done() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def finished(trials: Iterable[Trial]) -> list[Trial]:
+    names = {Trial(**line["trial"]).name for line in done()}
+    return [trial for trial in trials if trial.name in names]
+
+
+def tuning() -> list[Trial]:
+    return [
+        Trial("tune", case, arm, lr, 100) for case in CASES for arm in ("hard", "reinforced") for lr in LEARNING_RATES
+    ]
+
+
+def chosen_lr(case: str, arm: str) -> float:
+    """The rate with the best held-back top-1 of this case and arm (`smooth` takes that of `hard`)."""
+    arm = "hard" if arm == "smooth" else arm
+    lines = [
+        x for x in done() if x["trial"]["phase"] == "tune" and (x["trial"]["case"], x["trial"]["arm"]) == (case, arm)
+    ]
+    if len(lines) < len(LEARNING_RATES):
+        sys.exit(f"{case} {arm}: tune first ({len(lines)} of {len(LEARNING_RATES)} rates are there)")
+    return float(max(lines, key=lambda x: x["top1"]["value"])["trial"]["lr"])
+
+
+def final() -> list[Trial]:
+    order = [("hard", "reinforced"), ("smooth",)]
+    return [
+        Trial("final", case, arm, chosen_lr(case, arm), seed)
+        for arms in order
+        for seed in SEEDS
+        for case in CASES
+        for arm in arms
+    ]
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {
+        name: version(name) for name in ("buttress", "torch", "timm", "numpy", "opencv-python-headless", "accelerate")
+    }
+
+
+def run_and_record(job: tuple[Trial, Path, str]) -> str:
+    trial, work, commit = job
+    result = train_one(trial, work)
+    line = {
+        "command": f"python -m benchmarks.imagenette {'tune' if trial.phase == 'tune' else 'run'}",
+        "commit": commit,
+        "trial": asdict(trial),
+        "student": STUDENT,
+        "versions": versions(),
+        **result,
+    }
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(line, sort_keys=True) + "\n")
+    top1, nll = result["top1"]["value"], result["nll"]["value"]
+    return f"{trial.name}: top-1 {top1:.3f} nll {nll:.3f} ({result['cpu_seconds']} s)"
+
+
+def run_all(trials: list[Trial], work: Path, processes: int) -> None:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    left = [trial for trial in trials if trial not in finished(trials)]
+    print(f"{len(left)} of {len(trials)} trials to do")
+    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+        for text in pool.imap_unordered(run_and_record, [(trial, work, commit) for trial in left]):
+            print(text, flush=True)
+
+
+def table() -> None:
+    """Mean +- standard deviation over seeds, percent (NLL in nats)."""
+    print("| case | arm | lr | seeds | top-1 % | NLL | ECE % |\n|---|---|---|---|---|---|---|")
+    lines = [x for x in done() if x["trial"]["phase"] == "final"]
+    for case in CASES:
+        for arm in ("hard", "smooth", "reinforced"):
+            group = [x for x in lines if (x["trial"]["case"], x["trial"]["arm"]) == (case, arm)]
+            if group:
+                print(
+                    f"| {case} | {arm} | {group[0]['trial']['lr']:g} | {len(group)} | {spread(group, 'top1', 100)} "
+                    f"| {spread(group, 'nll', 1, 2)} | {spread(group, 'ece', 100)} |"
+                )
+
+
+def spread(group: list[dict[str, Any]], figure: str, scale: float, digits: int = 1) -> str:
+    values = [scale * line[figure]["value"] for line in group]
+    deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("reinforce", "tune", "run", "table"))
+    parser.add_argument("--work", type=Path, default=Path("build/imagenette"))
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.action == "reinforce":
+        reinforce(arguments.work)
+    elif arguments.action == "table":
+        table()
+    else:
+        run_all(tuning() if arguments.action == "tune" else final(), arguments.work, arguments.processes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Before the long work: is there room, how long will it take, and does the teacher know these images at all?"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from buttress.errors import LabellingError
+from buttress.labelling.identity import Identity
+from buttress.labelling.settings import LabelSettings
+from buttress.sources import Source, UndecodableImage, id_hash
+from buttress.store.codec import TopKLog8
+from buttress.teachers.sanity import agreement, near_chance, sanity_line
+from buttress.teachers.teacher import Teacher
+from buttress.terminal import note, warn
+from buttress.views.policy import Policy
+from buttress.views.presets import eval_policy
+from buttress.views.render import Renderer
+
+SANITY_IMAGES = 256
+SANITY_CROP = 0.875
+DRY_RUN_VIEWS = 64
+BYTES_PER_SAMPLE = 24  # id hash, hard label, content hash and place in the index
+FIXED_BYTES = 64 * 1024 + 16 * 64 * 64 * 3
+
+
+def store_bytes(label_bytes: int, samples: int) -> int:
+    """Bytes of a finished reinforcement."""
+    return label_bytes + BYTES_PER_SAMPLE * samples + FIXED_BYTES
+
+
+def check_disk(out: Path, label_bytes: int, samples: int) -> None:
+    """Refuse to start what the disk cannot hold; while it works, labels lie there twice.
+
+    Raises:
+        LabellingError: too little room.
+    """
+    needed, free = 2 * store_bytes(label_bytes, samples), shutil.disk_usage(out).free
+    if needed > free:
+        raise LabellingError(
+            f"{out}: labelling needs {_bytes(needed)} of disk while it works, and {_bytes(free)} are free; "
+            "make room, lower --views, or choose another --out"
+        )
+
+
+def sanity(source: Source, teacher: Teacher, identity: Identity) -> None:
+    """Print how often the teacher agrees with the labels, on plain views of some images."""
+    if source.classes is None or tuple(source.classes) != identity.classes:
+        return
+    labelled = np.flatnonzero(np.asarray(source.labels) >= 0)
+    if not len(labelled):
+        return
+    chosen = labelled[np.linspace(0, len(labelled) - 1, min(SANITY_IMAGES, len(labelled))).astype(np.int64)]
+    plain = eval_policy(teacher.size, SANITY_CROP, "bilinear")
+    agree = seen = 0
+    for views_BHWC, kept in _plain_batches(source, chosen, plain, teacher.size):
+        hits, count = agreement(teacher.probabilities(views_BHWC), np.asarray(source.labels)[kept])
+        agree, seen = agree + hits, seen + count
+    line = sanity_line(agree, seen, len(identity.classes))
+    (warn if seen and near_chance(agree, seen, len(identity.classes)) else note)(line)
+    if teacher.unmapped_share > 0:
+        share = f"{teacher.unmapped_share:.1%} of the teacher's probability"
+        note(f"{share} falls on classes you do not have; it is renormalised away")
+
+
+def _plain_batches(
+    source: Source, chosen: NDArray[np.int64], policy: Policy, size: int, batch: int = 32
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    renderer = Renderer(policy, 0)
+    for first in range(0, len(chosen), batch):
+        views, kept = [], []
+        for index in chosen[first : first + batch].tolist():
+            try:
+                sample = source[index]
+                views.append(renderer.views(sample.data, id_hash(sample.id), [0], size)[0])
+            except UndecodableImage:
+                continue
+            kept.append(index)
+        if kept:
+            yield np.stack(views), np.array(kept)
+
+
+def estimate(
+    source: Source, teacher: Teacher, identity: Identity, settings: LabelSettings, workers: int, out: Path
+) -> list[str]:
+    """What a labelling would take, from 64 views labelled here and now."""
+    per_image = min(settings.views, DRY_RUN_VIEWS)
+    images = max(1, DRY_RUN_VIEWS // per_image)
+    renderer, count = Renderer(identity.policy, identity.seed), 0
+    pixels = []
+    started = time.perf_counter()
+    for index in np.linspace(0, len(source) - 1, min(images, len(source))).astype(np.int64).tolist():
+        try:
+            sample = source[index]
+            pixels.extend(renderer.views(sample.data, id_hash(sample.id), range(per_image), teacher.size))
+        except UndecodableImage:
+            continue
+    rendered = time.perf_counter()
+    if not pixels:
+        raise LabellingError(f"{source.uri}: none of {images} images looked at can be decoded")
+    teacher.probabilities(np.stack(pixels[: settings.batch]))  # the first call is slower
+    warmed = time.perf_counter()
+    for first in range(0, len(pixels), settings.batch):
+        count += len(teacher.probabilities(np.stack(pixels[first : first + settings.batch])))
+    each = ((rendered - started) + (time.perf_counter() - warmed)) / count / max(workers, 1)
+    views = settings.views * len(source)
+    stride = TopKLog8(identity.k, len(identity.classes)).stride
+    where = next(path for path in (out, *out.absolute().parents) if path.exists())
+    return [
+        f"{len(source):,} samples x {settings.views} views = {views:,} views of {teacher.size} pixels",
+        f"time    about {_duration(views * each)} in {max(workers, 1)} processes ({1 / each:,.0f} views/s)",
+        f"bytes   {_bytes(store_bytes(views * stride, len(source)))} ({stride} a view)",
+        f"disk    {_bytes(shutil.disk_usage(where).free)} free at {where}",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,68 @@
+"""Batches as the engine sees them, with soft targets that stay sparse until the device.
+
+Shapes: B batch, K stored classes per view, C classes, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparseTargets:
+    """Soft targets of a batch: K masses per row and the mass of all other classes together.
+
+    A hard label is a row with value 1 in slot 0, 0 in the others, and rest 0.
+
+    Args:
+        values: float32 [B, K], 0..1.
+        ids: int64 [B, K], the classes of the values; distinct in a row, save where the value is 0.
+        rest: float32 [B], 0..1, what is left of 1.
+        classes: C.
+    """
+
+    values: Tensor
+    ids: Tensor
+    rest: Tensor
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SparseTargets:
+        """The same targets on `device`."""
+        values, ids, rest = (t.to(device, non_blocking=non_blocking) for t in (self.values, self.ids, self.rest))
+        return SparseTargets(values=values, ids=ids, rest=rest, classes=self.classes)
+
+    def dense(self) -> Tensor:
+        """float32 [B, C]: the rest spread evenly over the C - K classes that are not stored ("smooth" of ml-dr).
+
+        With K = C there is no such class and the rest is nothing.
+        """
+        others = max(self.classes - self.values.shape[1], 1)
+        dense_BC = (self.rest / others)[:, None].repeat(1, self.classes)
+        dense_BC.scatter_(1, self.ids, 0.0)
+        return dense_BC.scatter_add_(1, self.ids, self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a loader gives to the engine and to `evaluate_model`.
+
+    Args:
+        images: uint8 [B, 3, H, W], channels_last, 0..255.
+        targets: soft targets, or hard labels int64 [B] (-1 = none).
+        ids: the B sample ids.
+    """
+
+    images: Tensor
+    targets: SparseTargets | Tensor
+    ids: tuple[str, ...]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same batch on `device`; the images stay uint8."""
+        targets = self.targets.to(device, non_blocking=non_blocking)
+        return Batch(self.images.to(device, non_blocking=non_blocking), targets, self.ids)

@@ -1,0 +1,138 @@
+"""Score a model on labelled images. Shapes: B batch, N samples, C classes of the data, M classes of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from buttress.errors import ModelError, SourceError
+from buttress.loading.targets import Batch
+from buttress.metrics.accuracy import top_k_hits
+from buttress.metrics.calibration import (
+    ReliabilityBin,
+    expected_calibration_error,
+    negative_log_likelihood,
+    reliability_bins,
+)
+from buttress.metrics.intervals import Figure, figure, fraction
+from buttress.models.normalise import normalise
+from buttress.models.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Figures of a model, with the predictions they come from.
+
+    Args:
+        figures: top1, top5, nll (nat) and ece, each with value, count, low and high. top5 has no value below 5 classes.
+        logits: float32 [N, C], over the classes of the data.
+        labels: int64 [N].
+        ids: the N sample ids.
+    """
+
+    figures: dict[str, Figure]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    ids: tuple[str, ...]
+
+    def predictions(self) -> dict[str, NDArray[np.generic]]:
+        """Arrays to save beside the figures; `figures_of(**predictions)` gives the figures again."""
+        return {"logits": self.logits, "labels": self.labels}
+
+    def reliability(self) -> tuple[ReliabilityBin, ...]:
+        """The bins of the reliability diagram."""
+        return reliability_bins(torch.from_numpy(self.logits), torch.from_numpy(self.labels))
+
+
+def evaluate_model(
+    module: nn.Module,
+    loader: Iterable[Batch],
+    *,
+    preprocessing: Preprocessing,
+    classes: tuple[str, ...],
+    device: torch.device | str | None = None,
+    class_map: Sequence[Sequence[int]] | None = None,
+) -> Evaluation:
+    """Run `module` over `loader` once, in fp32 and evaluation mode, and score it. Images without a label do not count.
+
+    Args:
+        module: images float32 [B, 3, H, W] -> logits [B, M]; its mode is put back afterwards.
+        loader: batches with hard labels; the last may be smaller.
+        preprocessing: mean and std of the model's input.
+        classes: C names of the labels.
+        device: where to run; none = where the module is.
+        class_map: for each class of the data the model's classes, whose probabilities are summed; what falls on no class
+            is renormalised away. None where the classes are the same (M = C).
+
+    Raises:
+        SourceError: no image has a label.
+        ModelError: the model has another number of classes, or gives a logit that is not finite.
+    """
+    device = device if device is not None else next(module.parameters()).device
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    ids: list[str] = []
+    with _evaluating(module.to(device)):
+        for batch in loader:
+            assert isinstance(batch.targets, Tensor), "evaluation needs hard labels"
+            logits_BC = _logits(module, normalise(batch.images.to(device), preprocessing), len(classes), class_map)
+            _require_finite(logits_BC, batch.ids)
+            kept = torch.nonzero(batch.targets >= 0)[:, 0]
+            logits.append(logits_BC[kept])
+            labels.append(batch.targets[kept])
+            ids += [batch.ids[i] for i in kept.tolist()]
+    if not ids:
+        raise SourceError("nothing to evaluate: no image has a label; point --data at images in class sub-folders")
+    logits_NC, labels_N = torch.cat(logits).numpy(), torch.cat(labels).numpy()
+    return Evaluation(figures_of(logits_NC, labels_N), logits_NC, labels_N, tuple(ids))
+
+
+def figures_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Figure]:
+    """top1, top5, nll and ece of saved predictions: float32 [N, C] and int64 [N]."""
+    logits_NC, labels_N = torch.from_numpy(logits), torch.from_numpy(labels)
+    count, classes = logits_NC.shape
+    return {
+        "top1": fraction(top_k_hits(logits_NC, labels_N, 1), count),
+        "top5": fraction(top_k_hits(logits_NC, labels_N, 5), count) if classes >= 5 else figure(None, count),
+        "nll": figure(negative_log_likelihood(logits_NC, labels_N), count),
+        "ece": figure(expected_calibration_error(logits_NC, labels_N), count),
+    }
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        module.train(was_training)
+
+
+def _logits(
+    module: nn.Module, images_BCHW: Tensor, classes: int, class_map: Sequence[Sequence[int]] | None
+) -> Tensor:
+    logits_BM: Tensor = module(images_BCHW).float().cpu()
+    outputs = logits_BM.shape[1]
+    if class_map is None:
+        if outputs != classes:
+            raise ModelError(f"the model has {outputs} classes, the data {classes}; give a --class-map")
+        return logits_BM
+    if max(map(max, class_map)) >= outputs:
+        raise ModelError(f"the class map names class {max(map(max, class_map))}, the model has only {outputs}")
+    return torch.stack([logits_BM[:, list(group)].logsumexp(dim=1) for group in class_map], dim=1)
+
+
+def _require_finite(logits_BC: Tensor, ids: tuple[str, ...]) -> None:
+    bad = torch.nonzero(~torch.isfinite(logits_BC).all(dim=1))[:, 0].tolist()
+    if bad:
+        raise ModelError(
+            f"{ids[bad[0]]}: the model gives a logit that is not finite; its weights or this image are broken"
+        )

@@ -1,0 +1,86 @@
+"""Score a model on a source: the evaluation look of the model, every labelled image once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from buttress.errors import SourceError
+from buttress.loading.batches import HardBatches
+from buttress.loading.loader import BatchLoader
+from buttress.metrics.evaluate import Evaluation, evaluate_model
+from buttress.models.load import LoadedModel
+from buttress.models.preprocessing import Preprocessing
+from buttress.sources import Source
+from buttress.teachers.classes import choose_classes
+from buttress.views.presets import eval_policy
+
+EVALUATION_BATCH = 64
+
+
+def evaluation_loader(
+    preprocessing: Preprocessing,
+    source: Source,
+    classes: tuple[str, ...] | None = None,
+    workers: int = 0,
+    batch: int = EVALUATION_BATCH,
+    max_bad: float = 0.001,
+) -> BatchLoader:
+    """Batches of the labelled images of `source`, in its order, as the model wants to see them.
+
+    Args:
+        preprocessing: of the model.
+        source: labelled images.
+        classes: class names that the source must have, in this order; none = any.
+        workers: worker processes.
+        batch: images per batch.
+        max_bad: largest share, 0..1, of images that may fail to decode.
+
+    Raises:
+        SourceError: unlabelled, or other classes.
+    """
+    if source.classes is None:
+        raise SourceError(f"{source.uri}: has no labels to score on; put images in class sub-folders")
+    if classes is not None and tuple(source.classes) != classes:
+        odd = sorted(set(source.classes) ^ set(classes))[:3]
+        raise SourceError(
+            f"{source.uri}: its classes are not those of the training data (e.g. {', '.join(odd) or 'order'})"
+        )
+    policy = eval_policy(preprocessing.size, preprocessing.crop_pct, preprocessing.interpolation)
+    batches = HardBatches(source, policy, seed=0, size=preprocessing.size)
+    return BatchLoader(batches, batch=batch, shuffle=False, workers=workers, max_bad=max_bad)
+
+
+def score(
+    loaded: LoadedModel,
+    source: Source,
+    *,
+    class_map: Path | None = None,
+    workers: int = 0,
+    batch: int = EVALUATION_BATCH,
+    max_bad: float = 0.001,
+) -> Evaluation:
+    """Top-1, top-5, NLL and ECE of a model on a source, in fp32.
+
+    Args:
+        loaded: the model; where its classes are not the source's they are mapped by name, WordNet id, or `class_map`.
+        source: labelled images.
+        class_map: YAML file, source class -> the model's class.
+        workers: worker processes.
+        batch: images per batch.
+        max_bad: largest share, 0..1, of images that may fail to decode.
+
+    Raises:
+        SourceError, ModelError: nothing to score, or classes that do not fit.
+    """
+    loader = evaluation_loader(loaded.preprocessing, source, workers=workers, batch=batch, max_bad=max_bad)
+    assert source.classes is not None
+    chosen = choose_classes(
+        loaded.classes, mode="source", source_classes=tuple(source.classes), class_map=class_map, teacher=loaded.uri
+    )
+    return evaluate_model(
+        loaded.module,
+        loader,
+        preprocessing=loaded.preprocessing,
+        classes=tuple(source.classes),
+        class_map=chosen.groups,
+    )

@@ -1,0 +1,92 @@
+"""Model URIs: `timm:NAME`, `timm:NAME@FILE.safetensors`, `run:DIR`, `python:pkg.mod:func`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from buttress.errors import ModelError
+
+Scheme = Literal["timm", "run", "python"]
+SCHEMES: tuple[Scheme, ...] = ("timm", "run", "python")
+_FORMS = "timm:NAME, timm:NAME@FILE.safetensors, run:DIR or python:pkg.mod:func"
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelURI:
+    """A parsed model URI.
+
+    scheme: `timm`, `run` or `python`.
+    name: timm's model name (with its tag, if given), the run folder's own name, or `pkg.mod:func`.
+    path: the weights file of `timm:NAME@FILE`, the folder of `run:DIR`, else None.
+    """
+
+    scheme: Scheme
+    name: str
+    path: Path | None = None
+
+    @property
+    def public(self) -> str:
+        """The URI without folders, fit for a card that travels to other machines."""
+        if self.scheme == "timm" and self.path is not None:
+            return f"timm:{self.name}@{self.path.name}"
+        return f"{self.scheme}:{self.name}"
+
+
+def parse_model_uri(text: str) -> ModelURI:
+    """Parse a model URI; an existing folder without a scheme is taken as a run.
+
+    Raises: ModelError, for an unknown scheme or a malformed name, with the nearest form that would do.
+    """
+    scheme, colon, rest = text.partition(":")
+    if not colon or "/" in scheme or "@" in scheme:
+        return _without_scheme(text)
+    if scheme not in SCHEMES:
+        raise ModelError(f"{text}: unknown model scheme {scheme!r}{did_you_mean(scheme, SCHEMES)}; use {_FORMS}")
+    if not rest:
+        raise ModelError(f"{text}: nothing after {scheme}:; use {_FORMS}")
+    if scheme == "timm":
+        return _timm(text, rest)
+    if scheme == "run":
+        return _run(Path(rest))
+    module, _, function = rest.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise ModelError(f"{text}: not python:pkg.mod:func (a module that can be imported, then the function's name)")
+    return ModelURI(scheme=cast(Scheme, scheme), name=rest)
+
+
+def did_you_mean(name: str, known: Iterable[str], *, count: int = 1) -> str:
+    """`; did you mean X?` with the nearest of the known names, or nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _timm(text: str, rest: str) -> ModelURI:
+    name, at, file = rest.partition("@")
+    if _looks_like_file(name):
+        raise ModelError(f"{text}: {name} is a file, not a timm model; did you mean timm:NAME@{name}?")
+    if not name or (at and not file):
+        raise ModelError(f"{text}: use timm:NAME or timm:NAME@FILE.safetensors")
+    return ModelURI(scheme="timm", name=name, path=Path(file) if at else None)
+
+
+def _run(folder: Path) -> ModelURI:
+    return ModelURI(scheme="run", name=folder.name or folder.resolve().name, path=folder)
+
+
+def _without_scheme(text: str) -> ModelURI:
+    if text and Path(text).is_dir():
+        return _run(Path(text))
+    if _looks_like_file(text):
+        raise ModelError(f"{text}: looks like a file; did you mean timm:NAME@{text}? (NAME is its timm architecture)")
+    if "/" in text or not text:
+        raise ModelError(f"{text or 'an empty text'}: no such run folder and no model URI; use {_FORMS}")
+    raise ModelError(f"{text}: no scheme; did you mean timm:{text}? Use {_FORMS}")
+
+
+def _looks_like_file(name: str) -> bool:
+    return name.endswith(_WEIGHT_SUFFIXES)

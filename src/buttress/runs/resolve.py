@@ -1,0 +1,26 @@
+"""Any URI of a network, `timm:` or `run:`, to the model in hand."""
+
+from __future__ import annotations
+
+from buttress.errors import ModelError
+from buttress.models.load import LoadedModel, load_model, with_head
+from buttress.models.uri import parse_model_uri
+from buttress.runs.run import open_run
+
+
+def resolve_model(
+    uri: str, *, num_classes: int | None = None, pretrained: bool | None = None, seed: int | None = None
+) -> LoadedModel:
+    """Load a `timm:` model (see `load_model`) or the model of a run; a run folder's bare path will do.
+
+    num_classes: outputs wanted; a model with another number gets a new head.
+
+    Raises: ModelError, where there is no such model or it is no network (`python:`).
+    """
+    parsed = parse_model_uri(uri)
+    if parsed.scheme == "python":
+        raise ModelError(f"{uri}: a function can teach but not be trained or evaluated; use timm: or run:")
+    if parsed.scheme == "timm":
+        return load_model(uri, num_classes=num_classes, pretrained=pretrained, seed=seed)
+    assert parsed.path is not None
+    return with_head(open_run(parsed.path).load_model(), num_classes)

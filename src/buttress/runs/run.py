@@ -1,0 +1,252 @@
+"""A run folder: what a recipe produced.
+
+run.json             what the run is, enough to build its model again: written first
+metrics.jsonl        a line of JSON per epoch
+model.safetensors    the weights; its metadata lets the file also serve as timm:NAME@FILE
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from buttress.errors import ModelError, TrainingError
+from buttress.files import read_json, write_json
+from buttress.models.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from buttress.models.load import LoadedModel
+
+FORMAT = "buttress-run"
+VERSION = 1
+_CARD, _WEIGHTS, _METRICS = "run.json", "model.safetensors", "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder in hand; every field but `path` stands in its run.json.
+
+    model_name, model_kwargs: `timm.create_model(model_name, **model_kwargs)` builds the architecture.
+    classes: class names in the order of the model's outputs, or None where they are not known.
+    preprocessing: the input its model wants.
+    settings: every setting of the training, resolved. methods: compression methods with their settings.
+    versions: of the libraries. data: uri and fingerprint of the training source.
+    reinforcement: digest of the reinforcement it trained on, or None.
+    """
+
+    path: Path
+    model_name: str
+    model_kwargs: dict[str, Any]
+    classes: tuple[str, ...] | None
+    preprocessing: Preprocessing
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    data: dict[str, Any]
+    reinforcement: str | None = None
+    methods: tuple[dict[str, Any], ...] = field(default=())
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        model: LoadedModel,
+        classes: Sequence[str] | None,
+        settings: Mapping[str, Any],
+        versions: Mapping[str, str],
+        data: Mapping[str, Any],
+        reinforcement: str | None = None,
+        methods: Sequence[Mapping[str, Any]] = (),
+    ) -> Run:
+        """Make the folder and its run.json.
+
+        Raises: TrainingError, where the folder is a run already or cannot be made; ModelError, where the number of
+        classes is not that of the model's outputs.
+        """
+        if classes is not None and len(classes) != model.num_classes:
+            raise ModelError(f"{path}: {len(classes)} classes for a model of {model.num_classes} outputs")
+        if (path / _CARD).exists():
+            raise TrainingError(f"{path}: holds a run already; name another --out, or go on with it by --resume")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as failure:
+            raise TrainingError(f"{path}: cannot make the run folder ({failure.strerror})") from failure
+        run = cls(
+            path=path,
+            model_name=model.name,
+            model_kwargs=dict(model.kwargs),
+            classes=None if classes is None else tuple(classes),
+            preprocessing=model.preprocessing,
+            settings=dict(settings),
+            versions=dict(versions),
+            data=dict(data),
+            reinforcement=reinforcement,
+            methods=tuple(dict(method) for method in methods),
+        )
+        write_json(path / _CARD, run._to_json())
+        return run
+
+    @property
+    def finished(self) -> bool:
+        """Whether the weights are there."""
+        return (self.path / _WEIGHTS).is_file()
+
+    def save_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Write the weights atomically; tied tensors once. Equal weights give an equal file."""
+        from buttress.models.weights_file import write_weights
+
+        metadata = {
+            "timm_model": self.model_name,
+            "kwargs": json.dumps(self.model_kwargs, sort_keys=True),
+            **self.preprocessing.to_metadata(),
+        }
+        if self.classes is not None:
+            metadata["classes"] = json.dumps(self.classes, ensure_ascii=False)
+        write_weights(self.path / _WEIGHTS, state_dict, metadata)
+
+    def load_model(self) -> LoadedModel:
+        """Build the model again and load its weights.
+
+        Raises: ModelError, where the run has no weights yet or they do not fit.
+        """
+        if not self.finished:
+            raise _unfinished(self.path)
+        from buttress.models.load import LoadedModel, build, load_weights
+        from buttress.models.weights_file import read_weights
+
+        weights = read_weights(self.path / _WEIGHTS)
+        module = build(self.model_name, self.model_kwargs)
+        load_weights(module, weights)
+        return LoadedModel(
+            module=module,
+            preprocessing=self.preprocessing,
+            classes=self.classes,
+            uri=f"run:{self.path}",
+            weights_sha256=weights.sha256,
+            licence=None,
+            pretrained=True,
+            name=self.model_name,
+            kwargs=dict(self.model_kwargs),
+        )
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add the figures of one epoch (`line["epoch"]`, an int) to metrics.jsonl, and see it reach the disk.
+
+        Raises: TrainingError, where a figure is NaN or infinite.
+        """
+        assert isinstance(line["epoch"], int)
+        try:
+            text = json.dumps(line, sort_keys=True, allow_nan=False) + "\n"
+        except ValueError as failure:
+            why = f"{self.path}: epoch {line['epoch']}: a figure is NaN or infinite, the training diverged"
+            raise TrainingError(f"{why}; try a lower --lr") from failure
+        with (self.path / _METRICS).open("a+b") as file:
+            _drop_torn_line(file)
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The figures of every epoch, in order; of an epoch that was run again after a resume, the last ones."""
+        file = self.path / _METRICS
+        if not file.exists():
+            return []
+        by_epoch: dict[int, dict[str, Any]] = {}
+        *lines, _torn = file.read_bytes().split(b"\n")
+        for number, text in enumerate(lines, start=1):
+            try:
+                line = json.loads(text)
+                by_epoch[line["epoch"]] = line
+            except (ValueError, TypeError, KeyError) as failure:
+                raise ModelError(f"{file}: line {number} is not the figures of an epoch; delete it") from failure
+        return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+
+    def _to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": {"name": self.model_name, "kwargs": self.model_kwargs},
+            "classes": None if self.classes is None else list(self.classes),
+            "preprocessing": self.preprocessing.to_json(),
+            "settings": self.settings,
+            "versions": self.versions,
+            "data": self.data,
+            "reinforcement": self.reinforcement,
+            "methods": list(self.methods),
+        }
+
+
+def open_run(path: Path | str, *, finished: bool = True) -> Run:
+    """Open a run folder.
+
+    finished: refuse a run that has no weights yet (False, to resume it).
+
+    Raises: ModelError, where `path` is no run folder, is unfinished, or was written by a newer version.
+    """
+    folder = Path(path)
+    card = folder / _CARD
+    if not card.is_file():
+        what = "no run.json in it" if folder.is_dir() else "no such folder"
+        raise ModelError(f"{folder}: not a run folder ({what}); give the --out of a `buttress train`")
+    value = read_json(card, ModelError)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise ModelError(f"{card}: not the run.json of a Buttress run")
+    if value.get("version") != VERSION:
+        raise ModelError(f"{card}: run format {value.get('version')}, this Buttress reads {VERSION}; update Buttress")
+    run = _from_json(folder, value)
+    if finished and not run.finished:
+        raise _unfinished(folder)
+    return run
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "model": dict,
+    "classes": (list, type(None)),
+    "preprocessing": dict,
+    "settings": dict,
+    "versions": dict,
+    "data": dict,
+    "reinforcement": (str, type(None)),
+    "methods": list,
+}
+
+
+def _from_json(folder: Path, value: dict[str, Any]) -> Run:
+    card = folder / _CARD
+    if unknown := sorted(set(value) - set(_KINDS) - {"format", "version"}):
+        raise ModelError(f"{card}: unknown key {unknown[0]!r}")
+    for key, kind in _KINDS.items():
+        if key not in value or not isinstance(value[key], kind):
+            raise ModelError(f"{card}: {key!r} is missing or of another kind; the file was changed by hand")
+    model, classes = value["model"], value["classes"]
+    if set(model) != {"name", "kwargs"} or not isinstance(model["kwargs"], dict):
+        raise ModelError(f"{card}: 'model' must have a name and kwargs")
+    return Run(
+        path=folder,
+        model_name=str(model["name"]),
+        model_kwargs=model["kwargs"],
+        classes=None if classes is None else tuple(map(str, classes)),
+        preprocessing=Preprocessing.from_json(value["preprocessing"], str(card)),
+        settings=value["settings"],
+        versions=value["versions"],
+        data=value["data"],
+        reinforcement=value["reinforcement"],
+        methods=tuple(value["methods"]),
+    )
+
+
+def _unfinished(folder: Path) -> ModelError:
+    return ModelError(f"{folder}: an unfinished run, no {_WEIGHTS} yet; go on with it by `buttress train --resume`")
+
+
+def _drop_torn_line(file: Any) -> None:
+    """Cut what stands after the last newline: a line that a crash left half-written."""
+    file.seek(0)
+    data = file.read()
+    file.truncate(data.rfind(b"\n") + 1)

@@ -1,0 +1,158 @@
+"""Reading every byte of a reinforcement and naming everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from buttress.errors import StoreError
+from buttress.files import json_bytes
+from buttress.store.card import PartEntry
+from buttress.store.card_file import CARD_NAME
+from buttress.store.damage import DamageError, read_regular
+from buttress.store.part import PART_NAME, damaged
+from buttress.store.probes import PROBES_NAME
+from buttress.store.reader import Reinforcement, open_reinforcement
+from buttress.store.rows import INDEX_NAME, index_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong: which file, where in it, what."""
+
+    file: Path
+    place: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.place}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Integrity:
+    """What reading everything found.
+
+    Args:
+        problems: all of them; empty = whole.
+        rows, views, bytes: how much the folder holds (0 where the card cannot be read).
+    """
+
+    problems: tuple[Problem, ...]
+    rows: int = 0
+    views: int = 0
+    bytes: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def check_integrity(path: str | Path) -> Integrity:
+    """Read every file of a reinforcement; never raises for what is wrong inside it.
+
+    Raises:
+        StoreError: there is no reinforcement, or it is of a newer format.
+    """
+    folder = Path(path)
+    try:
+        reinforcement = open_reinforcement(folder)
+    except DamageError as damage:
+        return Integrity((_problem(damage),))
+    problems = tuple(_problems(reinforcement))
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return Integrity(problems, reinforcement.rows, reinforcement.views, size)
+
+
+def _problems(reinforcement: Reinforcement) -> Iterator[Problem]:
+    yield from _card_problems(reinforcement)
+    broken = False
+    for entry in reinforcement.card.parts:
+        for problem in _part_problems(reinforcement, entry):
+            broken = True
+            yield problem
+    if not broken:
+        yield from _row_problems(reinforcement)
+    yield from _probe_problems(reinforcement)
+    yield from _strays(reinforcement)
+
+
+def _card_problems(reinforcement: Reinforcement) -> Iterator[Problem]:
+    path = reinforcement.path / CARD_NAME
+    if path.read_bytes() != json_bytes(reinforcement.card.to_json()):
+        yield Problem(path, "file", "not written as canonical JSON: some byte of it was changed")
+    try:
+        reinforcement.codec  # noqa: B018 - the look is the check
+    except StoreError as failure:
+        yield Problem(path, "fields", str(failure))
+
+
+def _part_problems(reinforcement: Reinforcement, entry: PartEntry) -> Iterator[Problem]:
+    """Header and checksums of a part, and that records are absent exactly where the image could not be decoded."""
+    try:
+        part = reinforcement.part(entry)
+        found = list(part.check())
+        yield from map(_problem, found)
+        if found:
+            return
+        first = reinforcement.part(_first_of_block(reinforcement, entry))
+        bad_N = np.broadcast_to(first.column("content_hashes") == 0, (entry.rows[1] - entry.rows[0],))
+        for view in range(*entry.views):
+            absent_N = reinforcement.codec.absent(part.plane(view, reinforcement.codec.stride))
+            if (absent_N != bad_N).any():
+                row = entry.rows[0] + int(np.argmax(absent_N != bad_N))
+                what = "has labels, but no image" if bad_N[row - entry.rows[0]] else "has an image, but no labels"
+                yield _problem(damaged(part.path, part.name, f"plane of view {view}, row {row}", f"the row {what}"))
+                return
+    except DamageError as damage:
+        yield _problem(damage)
+    except StoreError as failure:
+        yield Problem(reinforcement.path / f"{entry.name}.safetensors", "labels", str(failure))
+
+
+def _first_of_block(reinforcement: Reinforcement, entry: PartEntry) -> PartEntry:
+    return next(part for part in reinforcement.card.parts if part.row_block == entry.row_block)
+
+
+def _row_problems(reinforcement: Reinforcement) -> Iterator[Problem]:
+    """Duplicate ids, the count of absent rows, and the index."""
+    card = reinforcement.card
+    try:
+        expected = index_bytes(reinforcement.id_hashes)
+        if len(reinforcement.absent_rows) != len(card.skipped):
+            what = f"{len(card.skipped)} ids are listed, but {len(reinforcement.absent_rows)} rows are absent"
+            yield Problem(reinforcement.path / CARD_NAME, "skipped", what)
+    except StoreError as failure:
+        yield Problem(reinforcement.path, "id hashes", str(failure))
+        return
+    path = reinforcement.path / INDEX_NAME
+    try:
+        if read_regular(path, len(expected)) != expected:
+            yield Problem(path, "file", "not the order of the stored ids; delete it, for readers can do without")
+    except DamageError as damage:
+        yield _problem(damage)
+
+
+def _probe_problems(reinforcement: Reinforcement) -> Iterator[Problem]:
+    try:
+        reinforcement.probes()
+    except DamageError as damage:
+        yield _problem(damage)
+
+
+def _strays(reinforcement: Reinforcement) -> Iterator[Problem]:
+    """Files with names like ours that the card does not know."""
+    known = {CARD_NAME, INDEX_NAME, PROBES_NAME}
+    for part in reinforcement.card.parts:
+        known |= {f"{part.name}.safetensors", f"{part.name}.json"}
+    for path in sorted(reinforcement.path.iterdir()):
+        ours = PART_NAME.fullmatch(path.stem) or path.suffix in (".safetensors", ".tmp")
+        if ours and path.name not in known:
+            yield Problem(path, "file", "unknown to the card (left by a labelling that was cut off?); delete it")
+
+
+def _problem(damage: DamageError) -> Problem:
+    return Problem(damage.file, damage.place, damage.what)

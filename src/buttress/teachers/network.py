@@ -1,0 +1,134 @@
+"""A network as a teacher: a timm model or one of our runs.
+
+Shape legend: B views, T the network's outputs, C the classes kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from buttress.errors import ModelError
+from buttress.models.load import LoadedModel, at_size
+from buttress.models.normalise import normalise
+from buttress.models.uri import parse_model_uri
+from buttress.teachers.classes import choose_classes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from buttress.teachers.teacher import Precision, TeacherSpec
+
+
+class NetworkTeacher:
+    """Runs a network over views, channels_last, in the precision chosen once when it is opened."""
+
+    def __init__(self, spec: TeacherSpec, loaded: LoadedModel) -> None:
+        """
+        spec: how it was asked for; loaded: its model, with weights.
+
+        Raises: ModelError, where its classes or its input size do not fit.
+        """
+        if spec.threads is not None:
+            torch.set_num_threads(spec.threads)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        precision = choose_precision(spec.precision, device)
+        self._loaded = at_size(loaded, spec.size or loaded.preprocessing.size)
+        self.size = self._loaded.preprocessing.size
+        self.spec = replace(spec, size=self.size, precision=precision, threads=torch.get_num_threads())
+        self._map = choose_classes(
+            loaded.classes,
+            mode=spec.classes,
+            source_classes=spec.source_classes,
+            class_map=spec.class_map,
+            teacher=parse_model_uri(spec.uri).public,
+        )
+        self._check_width()
+        self.classes = self._map.classes
+        self._device = device
+        module = loaded.module.eval().requires_grad_(False).to(device)
+        self._module: nn.Module = module.to(memory_format=torch.channels_last)
+        self._unmapped, self._seen = 0.0, 0
+
+    @property
+    def unmapped_share(self) -> float:
+        """Mean probability, over the views seen so far, outside the class map."""
+        return self._unmapped / self._seen if self._seen else 0.0
+
+    def probabilities(self, views_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Class probabilities [B, C] of uint8 RGB views of `size` pixels."""
+        assert views_BHWC.dtype == np.uint8
+        assert views_BHWC.shape[1:] == (self.size, self.size, 3), views_BHWC.shape
+        logits_BT = self._logits(views_BHWC).astype(np.float64) / self.spec.temperature
+        if not np.isfinite(logits_BT).all():
+            raise ModelError(f"{self.spec.uri}: gives NaN or infinity in {self.spec.precision}; try --precision fp32")
+        probabilities_BC, unmapped_B = self._map.project(logits_BT)
+        self._unmapped += float(unmapped_B.sum())
+        self._seen += len(views_BHWC)
+        return probabilities_BC
+
+    def describe(self) -> dict[str, Any]:
+        """What the card says of this teacher."""
+        loaded = self._loaded
+        return {
+            "uri": parse_model_uri(self.spec.uri).public,
+            "weights_sha256": loaded.weights_sha256,
+            "model": {"name": loaded.name, "kwargs": loaded.kwargs},
+            "size": self.size,
+            "mean": list(loaded.preprocessing.mean),
+            "std": list(loaded.preprocessing.std),
+            "interpolation": loaded.preprocessing.interpolation,
+            "temperature": self.spec.temperature,
+            "classes": self.spec.classes,
+            "class_map": self._map.describe(loaded.classes),
+            "licence": loaded.licence,
+            "precision": self.spec.precision,
+            "device": self._device.type,
+            "threads": self.spec.threads,
+            "channels_last": True,
+        }
+
+    def _check_width(self) -> None:
+        """The classes chosen must exist among the outputs, also where the network does not name its own."""
+        width, groups, classes = self._loaded.num_classes, self._map.groups, self._map.classes
+        if groups is None and classes is not None and len(classes) != width:
+            raise ModelError(
+                f"{self.spec.uri}: has {width} outputs without names, the source has {len(classes)} classes; "
+                "say which is which by --class-map FILE.yaml, or keep its own by --classes teacher"
+            )
+        if groups is not None and max(max(group) for group in groups) >= width:
+            raise ModelError(f"{self.spec.class_map}: a class number is beyond the teacher's {width} outputs")
+
+    def _logits(self, views_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # A contiguous BHWC batch seen as BCHW is channels_last already: no copy (torch takes no read-only array).
+        images_BCHW = (
+            torch.from_numpy(np.require(views_BHWC, requirements=("C", "W"))).to(self._device).permute(0, 3, 1, 2)
+        )
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        # Autocast and not bf16 weights: as fast, and half as far from float32 (the normalisations stay in float32).
+        half = torch.autocast(self._device.type, torch.bfloat16, enabled=self.spec.precision == "bf16")
+        with torch.inference_mode(), exact, half:
+            inputs = normalise(images_BCHW, self._loaded.preprocessing)
+            logits: NDArray[np.float32] = self._module(inputs).float().cpu().numpy()
+        return logits
+
+
+def choose_precision(asked: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """`auto` becomes bf16 where the device multiplies bf16 natively, else fp32; anything else stays."""
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
+    return "bf16" if _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    """AVX512-BF16 or AMX; the public query is recent, older torch has only a private one."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported())

@@ -1,0 +1,226 @@
+"""Checkpoints: folders that are whole or do not count. safetensors and JSON, nothing pickled.
+
+`checkpoints/epoch-0007/` holds the state after 7 epochs: model.safetensors, optimizer.safetensors, rng.safetensors, and
+state.json with the other files' sizes and SHA-256, the settings, and its own digest. It is written under a name that
+starts with a dot and renamed when everything is on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Generator, Tensor, nn
+
+from buttress.errors import TrainingError
+from buttress.files import json_bytes, read_json, sha256_file, sync_folder, write_atomic, write_json
+
+FORMAT, VERSION = "buttress-checkpoint", 1
+KEEP = 2  # the newest, and one before it should the disk damage the newest
+FREE_TO_CHANGE = frozenset({"workers"})  # settings that a resumed training may change: they do not change the result
+
+JSON = dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    epoch: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: Generator,
+    settings: JSON,
+    history: list[JSON],
+) -> Path:
+    """Save the state after `epoch` epochs under `folder`, then remove all but the newest two.
+
+    Raises:
+        TrainingError: the optimizer keeps a state that safetensors and JSON cannot hold.
+    """
+    tensors, scalars = _optimizer_parts(optimizer)
+    parts = {"model": _unique_tensors(model), "optimizer": tensors, "rng": _rng_states(generator, model)}
+    path, temporary = folder / f"epoch-{epoch:04d}", folder / f".epoch-{epoch:04d}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    files = {f"{name}.safetensors": _write_tensors(temporary / f"{name}.safetensors", t) for name, t in parts.items()}
+    state = {"format": FORMAT, "version": VERSION, "epoch": epoch, "settings": settings, "history": history}
+    state |= {"files": files, "optimizer": scalars}
+    write_json(temporary / "state.json", state | {"digest": _digest(state)})
+    shutil.rmtree(path, ignore_errors=True)  # there is one only where it was invalid
+    os.rename(temporary, path)
+    sync_folder(folder)
+    _prune(folder, epoch)
+    return path
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, JSON] | None:
+    """The newest whole checkpoint and its state.json; damaged and half-written ones do not count."""
+    for _, path in sorted(_epochs(folder), reverse=True):
+        state = _valid_state(path)
+        if state is not None:
+            return path, state
+    return None
+
+
+def load_checkpoint(
+    path: Path, state: JSON, *, model: nn.Module, optimizer: torch.optim.Optimizer, generator: Generator
+) -> None:
+    """Put a checkpoint's state into model, optimizer, `generator` and torch's own random generators.
+
+    Raises:
+        TrainingError: it belongs to another model.
+    """
+    stored, live = load_file(path / "model.safetensors"), _unique_tensors(model)
+    if {n: t.shape for n, t in stored.items()} != {n: t.shape for n, t in live.items()}:
+        names = sorted(n for n in stored.keys() | live.keys() if n not in stored or n not in live) or ["a shape"]
+        raise TrainingError(
+            f"{path}: a checkpoint of another model (differs in {names[0]}); start in a new --out folder"
+        )
+    with torch.no_grad():
+        for name, tensor in live.items():
+            tensor.copy_(stored[name])
+    _load_optimizer(optimizer, load_file(path / "optimizer.safetensors"), state["optimizer"])
+    rng = load_file(path / "rng.safetensors")
+    generator.set_state(rng["method"])
+    torch.set_rng_state(rng["cpu"])
+    if "cuda" in rng and torch.cuda.is_available():
+        torch.cuda.set_rng_state(rng["cuda"])
+
+
+def differing_keys(stored: Mapping[str, Any], current: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys of settings that differ, but for those that do not change the result."""
+    names: list[str] = []
+    for key in sorted(stored.keys() | current.keys()):
+        one, other = stored.get(key), current.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            names += differing_keys(one, other, f"{prefix}{key}.")
+        elif one != other and prefix + key not in FREE_TO_CHANGE:
+            names.append(prefix + key)
+    return names
+
+
+def require_same_settings(path: Path, stored: JSON, current: JSON) -> None:
+    """Refuse to go on from a checkpoint of other settings.
+
+    Raises:
+        TrainingError: naming every differing key with both values.
+    """
+    names = differing_keys(stored, current)
+    if names:
+        told = ", ".join(f"{name} ({_at(stored, name)} there, {_at(current, name)} now)" for name in names)
+        raise TrainingError(f"{path}: saved with other settings: {told}; resume with the same, or choose a new --out")
+
+
+def _at(settings: JSON, dotted: str) -> object:
+    value: Any = settings
+    for key in dotted.split("."):
+        value = value.get(key, "absent")
+    return value
+
+
+def _epochs(folder: Path) -> list[tuple[int, Path]]:
+    found = ((re.fullmatch(r"epoch-(\d{4,})", path.name), path) for path in folder.glob("epoch-*"))
+    return [(int(match[1]), path) for match, path in found if match]
+
+
+def _prune(folder: Path, newest: int) -> None:
+    older = sorted((epoch for epoch, _ in _epochs(folder) if epoch < newest), reverse=True)
+    keep = {newest, *older[: KEEP - 1]}
+    leftovers = [*folder.glob(".epoch-*.tmp"), *(path for epoch, path in _epochs(folder) if epoch not in keep)]
+    for path in leftovers:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _valid_state(path: Path) -> JSON | None:
+    try:
+        state = read_json(path / "state.json", TrainingError)
+    except TrainingError:
+        return None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        return None
+    if _digest({key: value for key, value in state.items() if key != "digest"}) != state.get("digest"):
+        return None
+    if state["version"] != VERSION:
+        raise TrainingError(
+            f"{path}: checkpoint format {state['version']}, this Buttress reads {VERSION}; use the newer one"
+        )
+    whole = all(_is_whole(path / name, entry) for name, entry in state["files"].items())
+    return state if whole else None
+
+
+def _is_whole(file: Path, entry: JSON) -> bool:
+    return file.is_file() and file.stat().st_size == entry["bytes"] and sha256_file(file) == entry["sha256"]
+
+
+def _digest(state: JSON) -> str:
+    return hashlib.sha256(json_bytes(state)).hexdigest()
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> JSON:
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    write_atomic(path, data)
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _unique_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state; tied tensors once, under their first name."""
+    unique: dict[tuple[Any, ...], tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
+        unique.setdefault(place, (name, tensor))
+    return dict(unique.values())
+
+
+def _rng_states(generator: Generator, model: nn.Module) -> dict[str, Tensor]:
+    states = {"method": generator.get_state(), "cpu": torch.get_rng_state()}
+    if any(p.is_cuda for p in model.parameters()):
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _optimizer_parts(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], JSON]:
+    """Tensors by `index.key`, and everything that JSON holds: scalars by `index.key`, and the groups' numbers."""
+    saved = optimizer.state_dict()
+    flat = {f"{index}.{key}": v for index, entry in saved["state"].items() for key, v in entry.items()}
+    tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
+    scalars = {name: value for name, value in flat.items() if not isinstance(value, Tensor)}
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in saved["param_groups"]]
+    for name, value in [*scalars.items(), *(item for group in groups for item in group.items())]:
+        if not _is_plain(value):
+            kind, state = type(optimizer).__name__, type(value).__name__
+            raise TrainingError(
+                f"optimizer {kind} keeps a {state} ({name}), which a checkpoint cannot hold; choose another"
+            )
+    return tensors, {"scalars": scalars, "groups": groups}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], scalars: JSON) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in [*tensors.items(), *scalars["scalars"].items()]:
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = _in_format_of(parameters[int(index)], value)
+    groups = optimizer.state_dict()["param_groups"]
+    for group, stored in zip(groups, scalars["groups"], strict=True):
+        group |= {k: tuple(v) if isinstance(group.get(k), tuple) else v for k, v in stored.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _in_format_of(parameter: Tensor, value: Any) -> Any:
+    """safetensors keeps no strides: give a moment the memory format of its parameter again."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, device=value.device, dtype=value.dtype, requires_grad=False).copy_(value)

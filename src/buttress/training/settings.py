@@ -1,0 +1,108 @@
+"""What a person may choose about a training. No torch in here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from buttress.errors import SettingsError
+
+SCRATCH_LR = 1e-3
+FINE_TUNING_LR = 1e-4
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise SettingsError(f"{name} = {value}: {wanted}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """How gradients become steps.
+
+    Args:
+        name: an optimizer of timm (`timm.optim.list_optimizers()`), e.g. adamw or sgd.
+        weight_decay: 0 and up; biases and norm layers are spared.
+        momentum: 0..1; only for the optimizers that have one.
+    """
+
+    name: str = "adamw"
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", self.weight_decay, "must be 0 or more")
+        _require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSettings:
+    """How the learning rate changes, update by update.
+
+    Args:
+        name: cosine (down to `min_lr`) or constant.
+        warmup: share of all updates, 0..1, over which the rate rises linearly, from the first update on.
+        min_lr: the rate that cosine ends at.
+    """
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup: float = 0.05
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.name in ("cosine", "constant"), "schedule.name", self.name, "must be cosine or constant")
+        _require(0 <= self.warmup <= 1, "schedule.warmup", self.warmup, "is a share of all updates, 0..1")
+        _require(0 <= self.min_lr < math.inf, "schedule.min_lr", self.min_lr, "must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """A training, but for the model and the data.
+
+    Args:
+        epochs: passes over the data.
+        batch: samples per update.
+        lr: peak learning rate; none = 1e-3 from scratch, 1e-4 from trained weights.
+        seed: of the weights, the order and the views.
+        precision: fp32, bf16, or auto: bf16 on a GPU that has it, else fp32 (depthwise nets are slow in bf16 on a CPU).
+        label_smoothing: 0..1, for hard labels only.
+        clip_grad: largest norm of the gradient; none = not clipped.
+        channels_last: memory format of the model; faster for convolutions.
+        workers: processes that prepare batches.
+        evaluate_every: epochs between evaluations; the last epoch is always evaluated.
+        checkpoint_every: epochs between checkpoints; the last epoch always has one.
+    """
+
+    epochs: int = 50
+    batch: int = 64
+    lr: float | None = None
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    label_smoothing: float = 0.0
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    clip_grad: float | None = None
+    channels_last: bool = True
+    workers: int = 2
+    evaluate_every: int = 1
+    checkpoint_every: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "evaluate_every", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        _require(self.workers >= 0, "workers", self.workers, "must be 0 or more")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "must be 0 or more, and below 2^63")
+        _require(self.precision in ("auto", "fp32", "bf16"), "precision", self.precision, "must be auto, fp32 or bf16")
+        _require(
+            0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be at least 0 and below 1"
+        )
+        for name in ("lr", "clip_grad"):
+            value = getattr(self, name)
+            _require(value is None or 0 < value < math.inf, name, value, "must be above 0")
+
+    def resolved(self, *, pretrained: bool) -> TrainingSettings:
+        """The same with the learning rate filled in."""
+        if self.lr is not None:
+            return self
+        return replace(self, lr=FINE_TUNING_LR if pretrained else SCRATCH_LR)

@@ -1,0 +1,151 @@
+"""A model, a source and perhaps a reinforcement -> a run folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from buttress.errors import SettingsError, TrainingError
+from buttress.loading.batches import Batches, HardBatches, ReinforcedBatches
+from buttress.loading.loader import BatchLoader
+from buttress.metrics.score import evaluation_loader
+from buttress.models.load import LoadedModel, at_size
+from buttress.runs.resolve import resolve_model
+from buttress.runs.run import Run, open_run
+from buttress.sources import Source, fingerprint
+from buttress.store.reader import Reinforcement
+from buttress.terminal import note
+from buttress.training.engine import fit, seed_everything
+from buttress.training.settings import TrainingSettings
+from buttress.versions import library_versions
+from buttress.views.policy import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What a model is to learn from.
+
+    Args:
+        source: the images.
+        policy: augmentation for hard labels; a reinforcement brings its own.
+        reinforcement: what the teacher said; none = hard labels.
+        missing: "error" or "hard", for samples the reinforcement does not know.
+        val: labelled images to score on.
+        max_bad: largest share, 0..1, of images that may fail to decode.
+    """
+
+    source: Source
+    policy: Policy | None = None
+    reinforcement: Reinforcement | None = None
+    missing: str = "error"
+    val: Source | None = None
+    max_bad: float = 0.001
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the model learns to tell apart."""
+        if self.reinforcement is not None:
+            return tuple(self.reinforcement.classes)
+        if self.source.classes is None:
+            raise TrainingError(
+                f"{self.source.uri}: has no classes to learn; put images in class sub-folders, or use --reinforcement"
+            )
+        return tuple(self.source.classes)
+
+    def batches(self, size: int, seed: int) -> Batches:
+        """Views and targets at `size` pixels."""
+        if self.reinforcement is not None:
+            return self._reinforced(self.reinforcement, size, seed)
+        if self.policy is None:
+            raise SettingsError("training on hard labels needs a policy")
+        return HardBatches(self.source, self.policy, seed=seed, size=size)
+
+    def _reinforced(self, reinforcement: Reinforcement, size: int, seed: int) -> Batches:
+        if self.policy not in (None, reinforcement.card.policy):
+            raise SettingsError(
+                f"{reinforcement.path}: was made with another policy, and its labels belong to its own views; "
+                "leave --policy out"
+            )
+        batches = ReinforcedBatches(self.source, reinforcement, size=size, missing=self.missing, seed=seed)
+        note(batches.coverage.line())
+        return batches
+
+    def identity(self) -> dict[str, Any]:
+        """What a run says of its data."""
+        policy = self.reinforcement.card.policy if self.reinforcement is not None else self.policy
+        return {
+            "uri": self.source.uri,
+            "fingerprint": fingerprint(self.source),
+            "count": len(self.source),
+            "policy": None if policy is None else policy.to_json(),
+            "missing": self.missing,
+        }
+
+
+def train_on_source(
+    data: TrainingData,
+    *,
+    model: str,
+    out: Path,
+    settings: TrainingSettings,
+    size: int | None = None,
+    resume: bool = False,
+) -> Run:
+    """Train `model` on hard labels, or on a reinforcement where the data has one.
+
+    Args:
+        data: what to learn from.
+        model: `timm:` or `run:` URI; one with weights and another number of classes gets a new head.
+        out: the run folder.
+        settings: of the training.
+        size: side of the views, pixels; none = the model's own.
+        resume: go on with the run in `out`.
+
+    Raises:
+        ButtressError: data, model and settings do not fit together.
+    """
+    seed_everything(settings.seed)
+    loaded = resolve_model(model, num_classes=len(data.classes))
+    loaded = loaded if size is None else at_size(loaded, size)
+    settings = settings.resolved(pretrained=loaded.pretrained)
+    batches = data.batches(loaded.preprocessing.size, settings.seed)
+    run = _open(out, resume, loaded, data, {"model": model, **asdict(settings)})
+    if resume and run.finished:
+        note(f"{out}: this run is finished already")
+        return run
+    loader = BatchLoader(
+        batches,
+        batch=settings.batch,
+        seed=settings.seed,
+        shuffle=True,
+        workers=settings.workers,
+        max_bad=data.max_bad,
+    )
+    val_loader = None
+    if data.val is not None:
+        val_loader = evaluation_loader(loaded.preprocessing, data.val, data.classes, settings.workers)
+    fit(loaded.module, loader, settings, run=run, val_loader=val_loader, resume=resume)
+    return run
+
+
+def _open(out: Path, resume: bool, loaded: LoadedModel, data: TrainingData, settings: dict[str, Any]) -> Run:
+    digest = None if data.reinforcement is None else data.reinforcement.card.to_json()["digest"]
+    if not (resume and (out / "run.json").exists()):
+        return Run.create(
+            out,
+            model=loaded,
+            classes=data.classes,
+            settings=settings,
+            versions=library_versions(),
+            data=data.identity(),
+            reinforcement=digest,
+        )
+    run = open_run(out, finished=False)
+    asked = {**settings, "size": loaded.preprocessing.size, "reinforcement": digest, "data": data.identity()}
+    there = {**run.settings, "size": run.preprocessing.size, "reinforcement": run.reinforcement, "data": run.data}
+    differing = sorted(key for key in asked.keys() | there.keys() if asked.get(key) != there.get(key))
+    if differing:
+        shown = ", ".join(f"{key} ({there.get(key)} there, {asked.get(key)} asked for)" for key in differing[:5])
+        raise TrainingError(f"{out}: was started with other settings: {shown}; use the same, or another --out")
+    return run

@@ -1,0 +1,245 @@
+"""From words to parameters: what happens to one view, free of its resolution.
+
+Every decision takes a fixed number of words, and the mapping uses integers and float64 `+ - * / sqrt` only, so the
+parameters are equal to the last bit on every machine. All lengths are fractions of the image (box) or of the view
+(translations, erased boxes). The mapping is written down in docs/views.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import sqrt
+from typing import Any, NamedTuple, TypeVar
+
+from buttress.views.exp2 import exp2, log2
+from buttress.views.keys import WordSource
+from buttress.views.policy import (
+    Filter,
+    HorizontalFlip,
+    Op,
+    Policy,
+    RandAugment,
+    RandomCrop,
+    RandomErasing,
+    RandomResizedCrop,
+    ResizeCenterCrop,
+)
+
+Box = tuple[float, float, float, float]  # left, top, width, height
+
+UNIT = 2.0**-53
+
+# The ops of RandAugment in torchvision's order: a drawn index means the entry of this list.
+RAND_AUGMENT_OPS = (
+    "Identity",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Rotate",
+    "Brightness",
+    "Color",
+    "Contrast",
+    "Sharpness",
+    "Posterize",
+    "Solarize",
+    "AutoContrast",
+    "Equalize",
+)
+# Strength at the last bin of the ops whose sign is drawn. Shears are slopes, translations shares of the view's side,
+# rotations degrees counter-clockwise, the others are added to an enhancement factor of 1.
+SIGNED_RANGES = {
+    "ShearX": 0.3,
+    "ShearY": 0.3,
+    "TranslateX": 150.0 / 331.0,
+    "TranslateY": 150.0 / 331.0,
+    "Rotate": 30.0,
+    "Brightness": 0.9,
+    "Color": 0.9,
+    "Contrast": 0.9,
+    "Sharpness": 0.9,
+}
+
+
+class ViewParameters(NamedTuple):
+    """Everything that happens to one view; an immutable record (a tuple: it is made for every view of every epoch).
+
+    Fields:
+        box: the crop as fractions of the image; parts outside the image are black.
+        flip: left and right swapped, after the crop.
+        augment: (op, value) in the order drawn; values as in `SIGNED_RANGES`,
+            bits kept (Posterize), threshold (Solarize).
+        erase: boxes blacked out, as fractions of the view.
+        antialias: filter of the evaluation resize; None = the training rule (linear, area when shrunk twofold).
+    """
+
+    box: Box
+    flip: bool = False
+    augment: tuple[tuple[str, float], ...] = ()
+    erase: tuple[Box, ...] = ()
+    antialias: Filter | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON values; floats survive exactly."""
+        return {
+            "box": list(self.box),
+            "flip": self.flip,
+            "augment": [list(pair) for pair in self.augment],
+            "erase": [list(box) for box in self.erase],
+            "antialias": self.antialias,
+        }
+
+
+def draw(policy: Policy, seed: int, id_hash: int, view: int, image_size: tuple[int, int]) -> ViewParameters:
+    """The parameters of one view; for many of them keep a `Drawer`.
+
+    Args:
+        policy: what may happen.
+        seed: 0..2**63 - 1.
+        id_hash: uint64 of the sample's id (`sources.identity.id_hash`).
+        view: number of the view, from 0.
+        image_size: (width, height) of the image in pixels.
+
+    Raises: PolicyError for a seed out of range.
+    """
+    return Drawer(policy, seed).parameters(id_hash, view, image_size)
+
+
+class Drawer:
+    """Draws the parameters of views under one policy and seed; picklable."""
+
+    def __init__(self, policy: Policy, seed: int) -> None:
+        self.policy = policy
+        self.seed = seed
+        self._source = WordSource(seed)
+        (crop_slot, crop), *rest = zip(policy.slots(), policy.ops, strict=True)
+        self._crop_slot = crop_slot
+        self._crop: Op = crop
+        self._crop_box = _CROPS[type(crop)]
+        self._antialias = crop.interpolation if isinstance(crop, ResizeCenterCrop) else None
+        self._flips = _of_kind(rest, HorizontalFlip)
+        self._augments = _of_kind(rest, RandAugment)
+        self._erasings = _of_kind(rest, RandomErasing)
+
+    def parameters(self, id_hash: int, view: int, image_size: tuple[int, int]) -> ViewParameters:
+        """The parameters of view `view` of the sample with `id_hash`, whose image is `image_size` (width, height)."""
+
+        def words(slot: int, count: int) -> list[int]:
+            return self._source.words(view, id_hash, slot, count)
+
+        flip = False
+        for slot, flip_op in self._flips:
+            flip ^= unit(words(slot, 1)[0]) < flip_op.p
+        return ViewParameters(
+            self._crop_box(self._crop, words, self._crop_slot, image_size),
+            flip,
+            tuple(pair for slot, op in self._augments for pair in _rand_augment(op, words, slot)),
+            tuple(box for slot, op in self._erasings for box in _erased_boxes(op, words, slot)),
+            self._antialias,
+        )
+
+    def __reduce__(self) -> tuple[type[Drawer], tuple[Policy, int]]:
+        return Drawer, (self.policy, self.seed)
+
+
+Words = Callable[[int, int], list[int]]
+Kind = TypeVar("Kind", bound=Op)
+
+
+def _of_kind(slotted: list[tuple[int, Op]], kind: type[Kind]) -> tuple[tuple[int, Kind], ...]:
+    return tuple((slot, op) for slot, op in slotted if isinstance(op, kind))
+
+
+def unit(word: int) -> float:
+    """A word as a float64 in [0, 1): its top 53 bits."""
+    return (word >> 11) * UNIT
+
+
+def below(word: int, count: int) -> int:
+    """A word as an integer in 0..count - 1 by multiply-shift of its top 32 bits (bias below count / 2**32)."""
+    return ((word >> 32) * count) >> 32
+
+
+def log_uniform(word: int, low: float, high: float) -> float:
+    """A word as a value in low..high whose logarithm is uniform."""
+    start, end = _log2_ends(low, high)
+    return min(max(exp2(start + unit(word) * (end - start)), low), high)
+
+
+@lru_cache(maxsize=64)
+def _log2_ends(low: float, high: float) -> tuple[float, float]:
+    return log2(low), log2(high)
+
+
+def _random_resized_crop(op: RandomResizedCrop, words: Words, slot: int, image_size: tuple[int, int]) -> Box:
+    """Words: area, ratio, left, top. One try: a box too large for the image shrinks to fit and keeps its ratio."""
+    area_word, ratio_word, left_word, top_word = words(slot, 4)
+    (least, greatest), (low, high) = op.scale, op.ratio
+    area = least + unit(area_word) * (greatest - least)
+    ratio = log_uniform(ratio_word, low, high)
+    aspect = image_size[0] / image_size[1]
+    width = sqrt(area * ratio / aspect)
+    height = sqrt(area * aspect / ratio)
+    excess = max(width, height, 1.0)
+    width, height = width / excess, height / excess
+    return unit(left_word) * (1.0 - width), unit(top_word) * (1.0 - height), width, height
+
+
+def _random_crop(op: RandomCrop, words: Words, slot: int, image_size: tuple[int, int]) -> Box:
+    """Words: left, top."""
+    left_word, top_word = words(slot, 2)
+    return op.padding * (2.0 * unit(left_word) - 1.0), op.padding * (2.0 * unit(top_word) - 1.0), 1.0, 1.0
+
+
+def _center_crop(op: ResizeCenterCrop, words: Words, slot: int, image_size: tuple[int, int]) -> Box:
+    """No words."""
+    side = op.crop_fraction * min(image_size)
+    width, height = side / image_size[0], side / image_size[1]
+    return (1.0 - width) / 2.0, (1.0 - height) / 2.0, width, height
+
+
+_CROPS: dict[type[Op], Callable[[Any, Words, int, tuple[int, int]], Box]] = {
+    RandomResizedCrop: _random_resized_crop,
+    RandomCrop: _random_crop,
+    ResizeCenterCrop: _center_crop,
+}
+
+
+def _rand_augment(op: RandAugment, words: Words, slot: int) -> tuple[tuple[str, float], ...]:
+    """Words, for each op: index, sign (top bit set = negative; taken, and of no effect, for unsigned ops too)."""
+    space = _augmentation_space(op.magnitude, op.num_bins)
+    drawn = words(slot, 2 * op.num_ops)
+    return tuple(
+        [space[below(index, len(space))][sign >> 63] for index, sign in zip(drawn[::2], drawn[1::2], strict=True)]
+    )
+
+
+@lru_cache(maxsize=64)
+def _augmentation_space(magnitude: int, num_bins: int) -> tuple[tuple[tuple[str, float], tuple[str, float]], ...]:
+    """Each op of `RAND_AUGMENT_OPS` with its value for a positive and for a negative sign."""
+    steps = num_bins - 1
+    values = {name: top * magnitude / steps for name, top in SIGNED_RANGES.items()}
+    unsigned = {
+        # Bits kept: 8 less a rounded (halves to even) share of 4.
+        "Posterize": float(8 - round(4 * magnitude / steps)),
+        "Solarize": 255.0 - 255.0 * magnitude / steps,
+    }
+    return tuple(
+        ((name, values[name]), (name, -values[name]))
+        if name in values
+        else ((name, unsigned.get(name, 0.0)), (name, unsigned.get(name, 0.0)))
+        for name in RAND_AUGMENT_OPS
+    )
+
+
+def _erased_boxes(op: RandomErasing, words: Words, slot: int) -> tuple[Box, ...]:
+    """Words: whether, area, ratio (height / width), left, top."""
+    whether, area_word, ratio_word, left_word, top_word = words(slot, 5)
+    if unit(whether) >= op.p:
+        return ()
+    (least, greatest), (low, high) = op.scale, op.ratio
+    area = least + unit(area_word) * (greatest - least)
+    ratio = log_uniform(ratio_word, low, high)
+    width, height = min(sqrt(area / ratio), 1.0), min(sqrt(area * ratio), 1.0)
+    return ((unit(left_word) * (1.0 - width), unit(top_word) * (1.0 - height), width, height),)

@@ -1,0 +1,140 @@
+"""Pixels of a view: one renderer for the teacher and for the student, at any size.
+
+Version 1 in short (docs/views.md in full): crop, then flip and all geometric ops of RandAugment as one warp, then its
+colour ops, then erasing. Every choice is a function of sizes and parameters alone, so the same sample, view and size
+give the same bytes in any process of one kind of machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from buttress.sources.decode import decode, image_size
+from buttress.views.colour import apply_colour
+from buttress.views.draw import Box, Drawer, ViewParameters
+from buttress.views.geometry import is_warped, pixel_matrix, view_to_crop
+from buttress.views.policy import Policy
+from buttress.views.resample import cut, resize_antialiased, resize_into, size_of
+
+RENDERER = "opencv-linear"
+RENDERER_VERSION = 1
+
+Pixels = NDArray[np.uint8]  # [H, W, 3], RGB
+
+# Images are spread over processes; OpenCV's own threads would only compete with them.
+cv2.setNumThreads(0)
+
+
+def render(
+    image_HWC: Pixels, parameters: ViewParameters, size: int | tuple[int, int], out: Pixels | None = None
+) -> Pixels:
+    """Draw one view.
+
+    Args:
+        image_HWC: uint8 RGB [H, W, 3], left untouched.
+        parameters: what `Drawer.parameters` drew for this image.
+        size: side of a square view, or (height, width); at least 1.
+        out: uint8 [height, width, 3], C-contiguous, to draw into (a row of a batch); a new array when None.
+
+    Returns: the view, uint8 [height, width, 3]; `out` where given.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if out is None:
+        out = np.empty((height, width, 3), dtype=np.uint8)
+    assert image_HWC.dtype == out.dtype == np.uint8, (image_HWC.dtype, out.dtype)
+    assert image_HWC.shape[2:] == (3,), image_HWC.shape
+    assert out.shape == (height, width, 3), out.shape
+    assert out.flags.c_contiguous
+    if is_warped(parameters):
+        _warp_into(image_HWC, parameters, out)
+    else:
+        _crop_into(image_HWC, parameters, out)
+        if parameters.flip:
+            cv2.flip(out, 1, dst=out)
+    coloured = apply_colour(out, parameters.augment)
+    if coloured is not out:
+        np.copyto(out, coloured)
+    for box in parameters.erase:
+        _erase(out, box)
+    return out
+
+
+def _crop_into(image_HWC: Pixels, parameters: ViewParameters, out_HWC: Pixels) -> None:
+    if parameters.antialias is None:
+        resize_into(cut(image_HWC, parameters.box), out_HWC)
+    else:
+        resize_antialiased(image_HWC, parameters.box, out_HWC, parameters.antialias)
+
+
+def _warp_into(image_HWC: Pixels, parameters: ViewParameters, out_HWC: Pixels) -> None:
+    """One warp of the crop alone, over black: what lies beyond the crop never shows.
+
+    The warp samples the crop's own pixels where they are 1 to 2 times as dense as the output's. Denser ones would alias
+    and sparser ones blur the crop's edge into the black, so then the crop is resized to the output first.
+    """
+    (width, height), crop_HWC = size_of(out_HWC), cut(image_HWC, parameters.box)
+    dense = width <= crop_HWC.shape[1] < 2 * width and height <= crop_HWC.shape[0] < 2 * height
+    if parameters.antialias is not None or not dense:
+        crop_HWC = np.empty_like(out_HWC)
+        _crop_into(image_HWC, parameters, crop_HWC)
+    matrix = pixel_matrix(view_to_crop(parameters), (width, height), size_of(crop_HWC))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    cv2.warpAffine(crop_HWC, matrix, (width, height), dst=out_HWC, flags=flags, borderMode=cv2.BORDER_CONSTANT)
+
+
+def _erase(out_HWC: Pixels, box: Box) -> None:
+    """Black out a box, in place; `cut` of a box inside its image is a view of it."""
+    cut(out_HWC, box)[:] = 0
+
+
+class Renderer:
+    """Views of encoded images under one policy and seed; picklable, holds no open handle.
+
+    Args:
+        policy: what may happen.
+        seed: 0..2**63 - 1.
+    """
+
+    def __init__(self, policy: Policy, seed: int) -> None:
+        self.policy = policy
+        self.seed = seed
+        self._drawer = Drawer(policy, seed)
+
+    def parameters(self, data: bytes | Pixels, id_hash: int, view: int) -> ViewParameters:
+        """What happens to one view, without decoding the image.
+
+        Raises: UndecodableImage when `data` has no image header.
+        """
+        return self._drawer.parameters(id_hash, view, image_size(data))
+
+    def view_into(self, data: bytes | Pixels, id_hash: int, view: int, out_HWC: Pixels) -> None:
+        """Draw one view into a row of a batch, at that row's size.
+
+        Raises: UndecodableImage; `out_HWC` is then left as it was.
+        """
+        self._draw_into(decode(data), id_hash, view, out_HWC)
+
+    def views(
+        self, data: bytes | Pixels, id_hash: int, views: Sequence[int], size: int | tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """Several views of one image from one decode: uint8 [len(views), height, width, 3], as `view_into` draws them.
+
+        Raises: UndecodableImage.
+        """
+        image_HWC = decode(data)
+        height, width = (size, size) if isinstance(size, int) else size
+        views_VHWC = np.empty((len(views), height, width, 3), dtype=np.uint8)
+        for view, out_HWC in zip(views, views_VHWC, strict=True):
+            self._draw_into(image_HWC, id_hash, view, out_HWC)
+        return views_VHWC
+
+    def _draw_into(self, image_HWC: Pixels, id_hash: int, view: int, out_HWC: Pixels) -> None:
+        parameters = self._drawer.parameters(id_hash, view, size_of(image_HWC))
+        render(image_HWC, parameters, out_HWC.shape[:2], out_HWC)
+
+    def __reduce__(self) -> tuple[type[Renderer], tuple[Policy, int]]:
+        return Renderer, (self.policy, self.seed)

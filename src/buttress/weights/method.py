@@ -1,0 +1,48 @@
+"""The protocol between the trainer and every way to make a model smaller, elastic or shared while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from torch import Generator, Tensor, nn
+
+
+class Method(Protocol):
+    """What the trainer asks of a method. It calls these in this order and knows no method by name.
+
+    A weight method registers parametrizations, a structural method swaps modules. State lives in parameters and buffers
+    of the module, so that a checkpoint of the module is a checkpoint of the method. Coordinates (where in a subspace,
+    which width) are 0-d non-persistent tensor buffers. A forward is pure: whatever is updated once a step is updated in
+    `before_step`. Several methods may act on one model; their passes are combined.
+    """
+
+    def prepare(self, model: nn.Module) -> None:
+        """Change `model` in place, after its weights are loaded and before it is trained or a checkpoint is loaded.
+
+        Keep the plain model's `Parameter` objects where they live on: their weight decay is carried over by identity.
+        """
+
+    def before_step(self, step: int, total_steps: int, generator: Generator) -> None:
+        """Draw and update what the coming step needs.
+
+        Args:
+            step: number of the optimizer step, from 0.
+            total_steps: steps of the whole training.
+            generator: on the CPU; the only source of chance, saved with every checkpoint.
+        """
+
+    def passes(self, step: int) -> Sequence[Callable[[], object]]:
+        """The forward passes of this step: each item, called, moves the model to the coordinates of one pass.
+
+        The losses of the passes are summed. At least one; a method without coordinates returns `(lambda: None,)`.
+        """
+
+    def auxiliary_loss(self, model: nn.Module) -> Tensor | None:
+        """A 0-d loss that is added once a step, after the passes; none where the method has none."""
+
+    def before_evaluation(self, loader: Iterable[Any]) -> None:
+        """Make the model fit to be evaluated, e.g. re-estimate BN statistics over `loader` (the training batches)."""
+
+    def materialise(self, model: nn.Module) -> None:
+        """Turn a trained `model` in place into a plain one: parametrizations removed, values baked in. For exports."""

@@ -1,0 +1,16 @@
+import torch
+
+from buttress.models.normalise import normalise
+from buttress.models.preprocessing import Preprocessing
+
+
+def test_it_is_the_formula_in_the_layout_that_came_in():
+    preprocessing = Preprocessing(
+        size=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), interpolation="bilinear", crop_pct=1.0
+    )
+    images_BCHW = torch.randint(0, 256, (2, 5, 6, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (preprocessing.mean, preprocessing.std))
+    result = normalise(images_BCHW, preprocessing)
+    assert result.dtype == torch.float32
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(result, (images_BCHW / 255 - mean) / std)

@@ -1,0 +1,197 @@
+"""Checkpoints are whole or do not count; they hold everything; they refuse what is not theirs."""
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from buttress.errors import TrainingError
+from buttress.training.checkpoints import (
+    differing_keys,
+    load_checkpoint,
+    newest_checkpoint,
+    require_same_settings,
+    save_checkpoint,
+)
+from buttress.training.losses import loss_of
+from buttress.training.optim import create_optimizer, plain_groups
+from buttress.training.settings import OptimizerSettings
+
+from .tiny import batch, network
+
+SETTINGS = {"lr": 0.1, "workers": 2, "optimizer": {"name": "adamw"}}
+
+
+def trained(name="adamw", steps=2):
+    model = network().to(memory_format=torch.channels_last)
+    optimizer = create_optimizer(plain_groups(model, 0.05), OptimizerSettings(name=name), 0.1)
+    for step in range(steps):
+        update(model, optimizer, step)
+    return model, optimizer
+
+
+def update(model, optimizer, step):
+    images = batch(step, soft=True)
+    loss_of(model(images.images.float()), images.targets.dense()).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def save(folder, epoch=1, model=None, optimizer=None, generator=None):
+    if model is None:
+        model, optimizer = trained()
+    return save_checkpoint(
+        folder,
+        epoch=epoch,
+        model=model,
+        optimizer=optimizer,
+        generator=generator or torch.Generator(),
+        settings=SETTINGS,
+        history=[{"epoch": epoch}],
+    )
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "nadamw", "rmsproptf", "lion", "adabelief", "lamb"])
+def test_everything_comes_back(tmp_path, name):
+    model, optimizer = trained(name)
+    generator = torch.Generator().manual_seed(5)
+    path = save(tmp_path, 2, model, optimizer, generator)
+    drawn = torch.rand(3), torch.rand(3, generator=generator)
+    for step in range(2, 4):
+        update(model, optimizer, step)
+
+    other, resumed = trained(name, steps=0)
+    fresh = torch.Generator()
+    load_checkpoint(path, newest_checkpoint(tmp_path)[1], model=other, optimizer=resumed, generator=fresh)
+    assert torch.equal(torch.rand(3), drawn[0])
+    assert torch.equal(torch.rand(3, generator=fresh), drawn[1])
+    for step in range(2, 4):
+        update(other, resumed, step)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_moments_have_the_memory_format_of_their_parameters(tmp_path):
+    model, optimizer = trained()
+    path = save(tmp_path, 1, model, optimizer)
+    other, resumed = trained(steps=0)
+    load_checkpoint(path, newest_checkpoint(tmp_path)[1], model=other, optimizer=resumed, generator=torch.Generator())
+    assert other[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert resumed.state[other[0].weight]["exp_avg"].stride() == other[0].weight.stride()
+
+
+def test_tied_tensors_are_saved_once_and_stay_tied(tmp_path):
+    def tied():
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        model[1].weight = model[0].weight
+        return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+    model, optimizer = tied()
+    path = save(tmp_path, 1, model, optimizer)
+    other, resumed = tied()
+    load_checkpoint(path, newest_checkpoint(tmp_path)[1], model=other, optimizer=resumed, generator=torch.Generator())
+    assert other[1].weight is other[0].weight
+    assert torch.equal(other[1].weight, model[0].weight)
+    assert (path / "model.safetensors").stat().st_size < 4 * (9 + 3 + 3) + 400
+
+
+def test_damage_anywhere_makes_it_not_count(tmp_path):
+    save(tmp_path, 1)
+    newest = save(tmp_path, 2)
+    for file in sorted(newest.iterdir()):
+        whole = file.read_bytes()
+        places = range(0, len(whole), max(len(whole) // 25, 1))
+        damaged = [whole[:p] + bytes([whole[p] ^ 4]) + whole[p + 1 :] for p in places]
+        for data in [*damaged, whole[:-1], whole + b"x", b""]:
+            file.write_bytes(data)
+            assert newest_checkpoint(tmp_path)[0].name == "epoch-0001", (file.name, len(data))
+        file.unlink()
+        assert newest_checkpoint(tmp_path)[0].name == "epoch-0001"
+        file.write_bytes(whole)
+    assert newest_checkpoint(tmp_path)[0] == newest
+
+
+def test_there_may_be_none(tmp_path):
+    assert newest_checkpoint(tmp_path / "absent") is None
+    (tmp_path / "epoch-0003").mkdir()
+    (tmp_path / "epoch-junk").mkdir()
+    assert newest_checkpoint(tmp_path) is None
+
+
+def test_the_newest_two_are_kept_and_leftovers_removed(tmp_path):
+    for epoch in range(1, 5):
+        save(tmp_path, epoch)
+    (tmp_path / ".epoch-0005.123.tmp").mkdir()
+    save(tmp_path, 10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0004", "epoch-0010"]
+
+
+def test_a_damaged_newer_one_is_replaced(tmp_path):
+    for epoch in (1, 2, 3):
+        save(tmp_path, epoch)
+    (tmp_path / "epoch-0003" / "state.json").write_text("{")
+    assert newest_checkpoint(tmp_path)[0].name == "epoch-0002"
+    save(tmp_path, 3)
+    assert newest_checkpoint(tmp_path)[0].name == "epoch-0003"
+    shutil.rmtree(tmp_path / "epoch-0003")
+    assert newest_checkpoint(tmp_path)[0].name == "epoch-0002"
+
+
+def test_a_failure_while_saving_leaves_the_older_one(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+
+    def fail(path, value):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("buttress.training.checkpoints.write_json", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save(tmp_path, 2)
+    assert newest_checkpoint(tmp_path)[0].name == "epoch-0001"
+
+
+def test_a_newer_format_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("buttress.training.checkpoints.VERSION", 2)
+    save(tmp_path, 1)
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match="checkpoint format 2, this Buttress reads 1"):
+        newest_checkpoint(tmp_path)
+
+
+def test_another_model_is_refused(tmp_path):
+    path = save(tmp_path, 1)
+    other = nn.Linear(3, 3)
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    with pytest.raises(TrainingError, match=r"a checkpoint of another model \(differs in 0\.weight\)"):
+        load_checkpoint(
+            path, newest_checkpoint(tmp_path)[1], model=other, optimizer=optimizer, generator=torch.Generator()
+        )
+
+
+def test_an_optimizer_whose_state_cannot_be_held_is_refused(tmp_path):
+    model, optimizer = trained()
+    optimizer.state[model[0].weight]["history"] = [torch.zeros(3)]
+    with pytest.raises(TrainingError, match=r"AdamW keeps a list \(\d\.history\)"):
+        save(tmp_path, 1, model, optimizer)
+
+
+def test_other_settings_are_refused_with_their_keys_and_values(tmp_path):
+    current = {"lr": 0.2, "workers": 0, "optimizer": {"name": "sgd"}}
+    assert differing_keys(SETTINGS, current) == ["lr", "optimizer.name"]
+    told = r"lr \(0\.1 there, 0\.2 now\), optimizer\.name \(adamw there, sgd now\)"
+    with pytest.raises(TrainingError, match=told):
+        require_same_settings(tmp_path, SETTINGS, current)
+    require_same_settings(tmp_path, SETTINGS, {**SETTINGS, "workers": 7})
+
+
+def test_a_key_that_only_one_has_differs():
+    assert differing_keys({"a": 1}, {"a": 1, "b": {"c": 2}}) == ["b"]
+
+
+def test_nothing_is_pickled(tmp_path):
+    path = save(tmp_path, 1)
+    assert sorted(f.name for f in path.iterdir()) == [
+        "model.safetensors",
+        "optimizer.safetensors",
+        "rng.safetensors",
+        "state.json",
+    ]

@@ -1,0 +1,54 @@
+from hashlib import sha256
+
+import numpy as np
+import pytest
+
+from buttress.errors import StoreError
+from buttress.views.presets import preset
+from buttress.views.probes import compare_probes, probe_image, probe_views
+from buttress.views.render import Renderer
+
+# Integer arithmetic: the same bytes everywhere.
+PICTURE = "a22d8c4a318326ec9c50b05db30b7b7cb48fdcea9fdee6999d546a3c6397854a"
+
+
+def test_the_made_picture_is_the_same_everywhere():
+    assert sha256(probe_image().tobytes()).hexdigest() == PICTURE
+    assert probe_image().std() > 60
+
+
+def test_probe_views_are_views_0_to_15():
+    fresh = probe_views(preset("randaug"), 4)
+    assert (fresh.shape, fresh.dtype) == ((16, 64, 64, 3), np.uint8)
+    assert np.array_equal(fresh, probe_views(preset("randaug"), 4))
+    assert compare_probes(fresh, fresh) == 0.0
+
+
+def test_another_seed_or_policy_is_far_away():
+    fresh = probe_views(preset("randaug"), 4)
+    assert compare_probes(fresh, probe_views(preset("randaug"), 5)) > 20
+    assert compare_probes(fresh, probe_views(preset("crop"), 4)) > 5
+
+
+def test_a_change_of_the_renderer_shows(monkeypatch):
+    fresh = probe_views(preset("crop"), 4)
+    draw_into = Renderer._draw_into
+
+    def one_pixel_off(self, image_HWC, *rest):
+        draw_into(self, np.roll(image_HWC, 1, axis=1), *rest)
+
+    monkeypatch.setattr(Renderer, "_draw_into", one_pixel_off)
+    assert compare_probes(fresh, probe_views(preset("crop"), 4)) > 2
+
+
+def test_the_difference_is_in_grey_levels():
+    stored = np.full((16, 64, 64, 3), 250, np.uint8)
+    assert compare_probes(stored, stored - 250) == 250.0
+
+
+def test_probes_of_another_shape_are_refused():
+    fresh = probe_views(preset("crop"), 4)
+    with pytest.raises(StoreError, match="probe views"):
+        compare_probes(fresh[:8], fresh)
+    with pytest.raises(StoreError, match="probe views"):
+        compare_probes(fresh.astype(np.float32), fresh)
