@@ -1,5 +1,7 @@
 """NLL, ECE and the reliability diagram against formulas written again in NumPy."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,7 @@ def test_a_confidence_of_one_belongs_to_the_last_bin():
 
 def test_the_diagram_adds_up_to_the_ece():
     logits, labels = (torch.from_numpy(array) for array in drawn(1))
-    bins = reliability_bins(logits, labels)
+    bins: list[Any] = list(reliability_bins(logits, labels))
     assert len(bins) == 15
     assert sum(b.count for b in bins) == len(labels)
     assert bins[0].low == 0

@@ -30,14 +30,19 @@ def batches(images, labels, size):
     ]
 
 
+def loader(size):
+    images, labels = data()
+    return batches(images, labels, size)
+
+
 def network(classes=6):
     torch.manual_seed(3)
     layers = [nn.Flatten(), nn.Linear(48, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, classes)]
     return nn.Sequential(*layers).train()
 
 
-def evaluate(module, loader, classes=NAMES, **options):
-    return evaluate_model(module, loader, preprocessing=PREPROCESSING, classes=classes, **options)
+def evaluate(module, given, classes=NAMES, **options):
+    return evaluate_model(module, given, preprocessing=PREPROCESSING, classes=classes, **options)
 
 
 def test_the_logits_are_those_of_the_normalised_images_in_evaluation_mode():
@@ -56,13 +61,13 @@ def test_the_logits_are_those_of_the_normalised_images_in_evaluation_mode():
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_of_the_module_is_put_back(training):
     module = network().train(training)
-    evaluate(module, batches(*data(), 8))
+    evaluate(module, loader(8))
     assert module.training is training
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 22, 23, 100])
 def test_figures_do_not_depend_on_the_batches(size):
-    whole, cut = (evaluate(network(), batches(*data(), s)) for s in (23, size))
+    whole, cut = (evaluate(network(), loader(s)) for s in (23, size))
     assert cut.ids == whole.ids
     assert cut.figures["top1"] == whole.figures["top1"]
     assert cut.figures["top5"] == whole.figures["top5"]
@@ -84,7 +89,7 @@ def test_images_without_a_label_do_not_count():
 
 
 def test_saved_predictions_give_the_figures_again():
-    result = evaluate(network(), batches(*data(), 8))
+    result = evaluate(network(), loader(8))
     assert figures_of(**result.predictions()) == result.figures
     assert sum(b.count for b in result.reliability()) == 23
 
@@ -107,9 +112,9 @@ def test_a_class_map_sums_the_classes_of_a_group_and_renormalises():
 
 def test_another_number_of_classes_is_refused():
     with pytest.raises(ModelError, match="6 classes, the data 2; give a --class-map"):
-        evaluate(network(), batches(*data(), 8), classes=("a", "b"))
+        evaluate(network(), loader(8), classes=("a", "b"))
     with pytest.raises(ModelError, match="names class 6, the model has only 6"):
-        evaluate(network(), batches(*data(), 8), classes=("a", "b"), class_map=((6,), (0,)))
+        evaluate(network(), loader(8), classes=("a", "b"), class_map=((6,), (0,)))
 
 
 def test_logits_that_are_not_finite_name_the_image():
@@ -117,11 +122,12 @@ def test_logits_that_are_not_finite_name_the_image():
     images, labels = data()
     with torch.no_grad():
         module[-1].weight[2, 3] = float("nan")
-    with pytest.raises(ModelError, match="^0: the model gives a logit that is not finite"):
+    with pytest.raises(ModelError, match=r"^0: the model gives a logit that is not finite"):
         evaluate(module, batches(images, labels, 8))
 
 
-@pytest.mark.parametrize("loader", [[], batches(data()[0], torch.full((23,), -1), 8)])
-def test_no_label_at_all_is_refused(loader):
+@pytest.mark.parametrize("count", [0, 23])
+def test_no_label_at_all_is_refused(count):
+    images, _ = data()
     with pytest.raises(SourceError, match="no image has a label"):
-        evaluate(network(), loader)
+        evaluate(network(), batches(images[:count], torch.full((count,), -1), 8))

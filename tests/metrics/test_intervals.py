@@ -1,6 +1,7 @@
 """Wilson's interval against the equation it solves."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_a_known_value():
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 3), (3, 3), (2, 3)])
 def test_the_interval_holds_the_fraction_and_stays_in_0_to_1(hits, count):
-    told = fraction(hits, count)
+    told: dict[str, Any] = {**fraction(hits, count)}
     assert 0 <= told["low"] <= told["value"] <= told["high"] <= 1
     assert told["low"] < told["high"]
     assert told["count"] == count

@@ -26,7 +26,9 @@ LABELLING = {"batch": 4, "precision": "fp32"}
 TEACHER = {"uri": "python:teachers:oracle", "size": 32}
 
 
-def random_probabilities(generator: np.random.Generator, rows: int, classes: int, scale: float = 3) -> NDArray[np.float32]:
+def random_probabilities(
+    generator: np.random.Generator, rows: int, classes: int, scale: float = 3
+) -> NDArray[np.float32]:
     """Softmax of normal logits `[rows, classes]`."""
     exponentials = np.exp(generator.normal(0, scale, (rows, classes)))
     return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -46,7 +48,9 @@ class Plan:
         seed: of the numbers.
     """
 
-    def __init__(self, rows: int, views: int, k: int = 3, classes: int = 7, bad: tuple[int, ...] = (), seed: int = 0) -> None:
+    def __init__(
+        self, rows: int, views: int, k: int = 3, classes: int = 7, bad: tuple[int, ...] = (), seed: int = 0
+    ) -> None:
         generator = np.random.default_rng(seed)
         self.rows, self.views, self.k, self.classes, self.bad = rows, views, k, classes, bad
         self.names = tuple(f"class {i}" for i in range(classes))
@@ -99,7 +103,9 @@ class Plan:
             policy=POLICY,
             renderer=RENDERER,
             probes=Probes(sha256=probes_sha256, versions={"numpy": "2"}),
-            source=SourceInfo(uri="folder:photos", count=rows or self.rows, fingerprint="f" * 64, rows=rows or self.rows),
+            source=SourceInfo(
+                uri="folder:photos", count=rows or self.rows, fingerprint="f" * 64, rows=rows or self.rows
+            ),
             fields=standard_fields(self.k, self.classes),
             teachers=(TEACHER,),
             labelling=LABELLING,

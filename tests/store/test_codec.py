@@ -15,7 +15,20 @@ from buttress.store.codec import VALUES_256, TopKLog8, densify, top_k
 from .small_store import random_probabilities
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "records.json").read_text())
-SIZES = [(2, 1), (2, 2), (3, 1), (3, 2), (3, 3), (4, 2), (10, 10), (11, 10), (100, 10), (1000, 10), (1000, 100), (65_536, 10)]
+SIZES = [
+    (2, 1),
+    (2, 2),
+    (3, 1),
+    (3, 2),
+    (3, 3),
+    (4, 2),
+    (10, 10),
+    (11, 10),
+    (100, 10),
+    (1000, 10),
+    (1000, 100),
+    (65_536, 10),
+]
 
 
 def masses(values_BK: NDArray[np.float32], rest_B: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -42,7 +55,9 @@ def one_hot(classes: int, off: float) -> NDArray[np.float32]:
     return (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("k", "classes", "stride"), [(10, 1000, 23), (10, 100, 19), (10, 10, 14), (1, 2, 2), (2, 2, 2), (10, 65_536, 31)])
+@pytest.mark.parametrize(
+    ("k", "classes", "stride"), [(10, 1000, 23), (10, 100, 19), (10, 10, 14), (1, 2, 2), (2, 2, 2), (10, 65_536, 31)]
+)
 def test_stride_is_exact(k, classes, stride):
     assert TopKLog8(k, classes).stride == stride
 
@@ -68,7 +83,7 @@ def test_little_is_lost_on_flat_peaked_and_one_hot_rows(classes, k):
 def test_exactly_flat_rows_lose_almost_nothing_whatever_k(classes):
     flat_BC = np.full((1, classes), 1 / classes, np.float32)
     for k in range(1, classes + 1):
-        assert divergence(flat_BC, k)[0] <= 1e-3
+        assert divergence(flat_BC, k)[0] <= 4e-4
 
 
 @settings(max_examples=150, deadline=None)

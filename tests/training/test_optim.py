@@ -1,6 +1,7 @@
 """Who is decayed, and which rate every update has."""
 
 import math
+from typing import Any
 
 import pytest
 import timm
@@ -29,7 +30,7 @@ def test_biases_and_norms_are_not_decayed():
 
 
 def test_what_a_timm_model_lists_is_not_decayed():
-    model = timm.create_model("test_vit", num_classes=3)
+    model: Any = timm.create_model("test_vit", num_classes=3)
     decays = decay_of(plain_groups(model, 0.05))
     assert decays[id(model.pos_embed)] == 0
     assert decays[id(model.patch_embed.proj.weight)] == 0.05
@@ -44,7 +45,7 @@ def test_groups_follow_parameters_through_a_method():
         def forward(self, weight):
             return weight * self.gain + self.mix
 
-    model = network()
+    model: Any = network()
     groups = plain_groups(model, 0.05)
     parametrize.register_parametrization(model[6], "weight", Scaled(model[6].weight.shape))
     model[0] = nn.Identity()
@@ -73,6 +74,11 @@ def test_optimizers_come_by_name_and_keep_the_groups(name, kind):
 def test_an_unknown_optimizer_is_refused_with_the_nearest():
     with pytest.raises(SettingsError, match=r"optimizer\.name = adamww: .*did you mean adamw"):
         create_optimizer(plain_groups(network(), 0.0), OptimizerSettings(name="adamww"), 0.1)
+
+
+def test_settings_that_an_optimizer_does_not_take_are_refused():
+    with pytest.raises(SettingsError, match=r"optimizer\.name = sgd: Nesterov momentum requires a momentum"):
+        create_optimizer(plain_groups(network(), 0.0), OptimizerSettings(name="sgd", momentum=0.0), 0.1)
 
 
 def test_update_zero_has_its_share_of_the_warm_up():

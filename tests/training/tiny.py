@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from buttress.loading.targets import Batch, SparseTargets
 from buttress.models.preprocessing import Preprocessing
+from buttress.training.losses import loss_of
 
 CLASSES = 5
 
@@ -54,21 +56,32 @@ def batch(seed: int, soft: bool, count: int = 4) -> Batch:
     return Batch(images, SparseTargets(values=masses[:, :2], ids=classes, rest=masses[:, 2], classes=CLASSES), ids)
 
 
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> float:
+    """A textbook step on a soft batch; its loss."""
+    given = batch(seed, soft=True)
+    assert isinstance(given.targets, SparseTargets)
+    loss = loss_of(model((given.images.float() / 255 - 0.5) / 0.25), given.targets.dense())
+    optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    optimizer.step()
+    return loss.item()
+
+
 @dataclass
 class Folder:
     """What the engine needs of a run."""
 
     path: Path
     classes: tuple[str, ...] | None = tuple("abcde")
-    lines: list[dict] = field(default_factory=list)
-    weights: dict | None = None
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    weights: dict[str, Tensor] | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
         return Preprocessing(size=6, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)
 
-    def append_metrics(self, line: dict) -> None:
+    def append_metrics(self, line: dict[str, Any]) -> None:
         self.lines.append(json.loads(json.dumps(line, allow_nan=False)))
 
-    def save_weights(self, state_dict: dict) -> None:
+    def save_weights(self, state_dict: dict[str, Tensor]) -> None:
         self.weights = {name: value.clone() for name, value in state_dict.items()}

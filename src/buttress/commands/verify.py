@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from buttress.loading.coverage import Coverage
+    from buttress.sources import Source
+    from buttress.store.reader import Reinforcement
+
+Check = tuple[bool, str]
 
 
 def verify(
@@ -13,20 +22,112 @@ def verify(
     tolerance: float = 0.02,
     sample: int = 256,
 ) -> int:
-    """Check a reinforcement: every byte, the images' ids, and the teacher's answers on a sample.
+    """Check a reinforcement: every byte, the renderer, the images, and the teacher's answers on a sample.
 
     Exits 0 when all of it holds, 1 when something does not, 2 on misuse.
 
     Args:
         reinforcement: the folder.
-        source: the images it was made from, e.g. folder:photos/train; without it only the bytes are checked.
-        teacher: where the teacher is now; the default is where it was.
-        tolerance: largest mean total-variation distance, 0..1, between stored and re-run answers of a view.
+        source: the images it was made from, e.g. folder:photos/train; without it they are not checked.
+        teacher: where the teacher is now; the default is where it was. With it away the rest is checked.
+        tolerance: largest mean total-variation distance, 0..1, between stored and fresh answers.
         sample: views to ask the teacher about again; 0 = none.
     """
-    from buttress.labelling.check import check_reinforcement
+    from buttress.errors import SettingsError
 
-    lines, holds = check_reinforcement(reinforcement, source, teacher, tolerance, sample)
-    for line in lines:
-        print(line)
+    if not 0 <= tolerance <= 1 or sample < 0:
+        raise SettingsError(f"--tolerance {tolerance} --sample {sample}: a tolerance is 0..1, a sample 0 or more")
+    holds = True
+    for held, line in _checks(reinforcement, source, teacher, tolerance, sample):
+        print(("ok      " if held else "WRONG   ") + line)
+        holds &= held
     return 0 if holds else 1
+
+
+def _checks(path: Path, source: str | None, teacher: str | None, tolerance: float, sample: int) -> Iterator[Check]:
+    from buttress.store.reader import open_reinforcement
+    from buttress.store.verify import check_integrity
+
+    integrity = check_integrity(path)
+    yield from ((False, str(problem)) for problem in integrity.problems)
+    if not integrity.whole:
+        return
+    yield True, f"bytes: {integrity.rows:,} samples x {integrity.views} views, {integrity.bytes:,} bytes, all checksums"
+    stored = open_reinforcement(path)
+    yield _renderer(stored)
+    if source is None:
+        print("        images: not checked (name them by --source)")
+        return
+    yield from _against_source(stored, source, teacher, tolerance, sample)
+
+
+def _renderer(stored: Reinforcement) -> Check:
+    from buttress.errors import StoreError
+    from buttress.store.rendering import check_renderer
+
+    try:
+        return True, check_renderer(stored) or "renderer: this machine draws the probe views bit for bit"
+    except StoreError as failure:
+        return False, str(failure)
+
+
+def _against_source(
+    stored: Reinforcement, uri: str, teacher: str | None, tolerance: float, sample: int
+) -> Iterator[Check]:
+    from buttress.errors import SourceError, StoreError
+    from buttress.loading.coverage import match
+    from buttress.sources import open_source
+
+    source = open_source(uri)
+    try:
+        coverage = match(source, stored)
+    except (SourceError, StoreError) as failure:
+        yield False, str(failure)
+        return
+    yield True, f"ids: {coverage.line()}"
+    yield _contents(source, stored, coverage)
+    if sample:
+        yield from _rerun(source, stored, coverage, teacher, tolerance, sample)
+
+
+def _contents(source: Source, stored: Reinforcement, coverage: Coverage) -> Check:
+    from buttress.sources import UndecodableImage, content_hash
+    from buttress.terminal import progress
+
+    changed: list[str] = []
+    with progress("images", len(source), "images") as bar:
+        for index, row in enumerate(coverage.rows.tolist()):
+            bar.advance()
+            if coverage.undecodable[index]:
+                continue
+            try:
+                same = content_hash(source[index].data) == int(stored.content_hashes[row])
+            except UndecodableImage:
+                same = False
+            if not same:
+                changed.append(source.ids[index])
+    if changed:
+        return False, f"images: {len(changed):,} have changed since the teacher saw them (e.g. {changed[0]})"
+    return True, f"images: {len(source):,} are the ones the teacher saw"
+
+
+def _rerun(
+    source: Source, stored: Reinforcement, coverage: Coverage, teacher: str | None, tolerance: float, sample: int
+) -> Iterator[Check]:
+    from buttress.errors import ModelError
+    from buttress.labelling.rerun import rerun, teacher_of
+
+    spec = teacher_of(stored, teacher)
+    try:
+        opened = spec.open()
+    except ModelError as failure:
+        if teacher is not None:
+            raise
+        print(f"        teacher: not asked again ({failure}; say where it is now by --teacher)")
+        return
+    result = rerun(source, stored, coverage.rows, opened, sample)
+    yield (
+        result.mean <= tolerance,
+        f"teacher: {result.views} views asked again, total-variation distance {result.mean:.4f} on average "
+        f"(99 % within {result.p99:.4f}, largest {result.largest:.4f} at {result.where}; tolerance {tolerance})",
+    )

@@ -18,6 +18,8 @@ from buttress.loading.order import view_of_epoch
 from buttress.sources import Source, UndecodableImage, content_hash
 from buttress.sources.identity import id_hashes
 from buttress.store.reader import Reinforcement
+from buttress.store.rendering import check_renderer
+from buttress.terminal import note
 from buttress.views.keys import WordSource
 from buttress.views.policy import Policy
 from buttress.views.render import Renderer
@@ -153,6 +155,9 @@ class ReinforcedBatches:
             raise SettingsError(f"p = {p}: a probability lies in 0..1")
         self.source, self.p, self.seed = source, p, seed
         self.reinforcement = reinforcement
+        difference = check_renderer(reinforcement)
+        if difference is not None:
+            note(difference)
         self.coverage: Coverage = match(source, reinforcement, missing)
         self.classes: tuple[str, ...] | None = reinforcement.classes
         self.usable = np.flatnonzero(~self.coverage.undecodable)

@@ -67,8 +67,8 @@ def evaluate_model(
         preprocessing: mean and std of the model's input.
         classes: C names of the labels.
         device: where to run; none = where the module is.
-        class_map: for each class of the data the model's classes, whose probabilities are summed; what falls on no class
-            is renormalised away. None where the classes are the same (M = C).
+        class_map: for each class of the data the model's classes, whose probabilities are summed; the others are
+            renormalised away. None where the classes are the same (M = C).
 
     Raises:
         SourceError: no image has a label.
@@ -116,9 +116,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
-def _logits(
-    module: nn.Module, images_BCHW: Tensor, classes: int, class_map: Sequence[Sequence[int]] | None
-) -> Tensor:
+def _logits(module: nn.Module, images_BCHW: Tensor, classes: int, class_map: Sequence[Sequence[int]] | None) -> Tensor:
     logits_BM: Tensor = module(images_BCHW).float().cpu()
     outputs = logits_BM.shape[1]
     if class_map is None:

@@ -44,14 +44,14 @@ def save_checkpoint(
     Raises:
         TrainingError: the optimizer keeps a state that safetensors and JSON cannot hold.
     """
-    tensors, scalars = _optimizer_parts(optimizer)
+    tensors, plain = _optimizer_parts(optimizer)
     parts = {"model": _unique_tensors(model), "optimizer": tensors, "rng": _rng_states(generator, model)}
     path, temporary = folder / f"epoch-{epoch:04d}", folder / f".epoch-{epoch:04d}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     files = {f"{name}.safetensors": _write_tensors(temporary / f"{name}.safetensors", t) for name, t in parts.items()}
     state = {"format": FORMAT, "version": VERSION, "epoch": epoch, "settings": settings, "history": history}
-    state |= {"files": files, "optimizer": scalars}
+    state |= {"files": files, "optimizer": plain}
     write_json(temporary / "state.json", state | {"digest": _digest(state)})
     shutil.rmtree(path, ignore_errors=True)  # there is one only where it was invalid
     os.rename(temporary, path)
@@ -145,6 +145,8 @@ def _valid_state(path: Path) -> JSON | None:
         return None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         return None
+    if (path / "state.json").read_bytes() != json_bytes(state):
+        return None
     if _digest({key: value for key, value in state.items() if key != "digest"}) != state.get("digest"):
         return None
     if state["version"] != VERSION:
@@ -186,19 +188,18 @@ def _rng_states(generator: Generator, model: nn.Module) -> dict[str, Tensor]:
 
 
 def _optimizer_parts(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], JSON]:
-    """Tensors by `index.key`, and everything that JSON holds: scalars by `index.key`, and the groups' numbers."""
+    """The optimizer's tensors and its plain values, each by `state.PARAMETER.key` or `group.GROUP.key`."""
     saved = optimizer.state_dict()
-    flat = {f"{index}.{key}": v for index, entry in saved["state"].items() for key, v in entry.items()}
+    places = [(f"state.{i}", entry) for i, entry in saved["state"].items()]
+    places += [(f"group.{i}", entry) for i, entry in enumerate(saved["param_groups"])]
+    flat = {f"{place}.{key}": value for place, entry in places for key, value in entry.items() if key != "params"}
     tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
-    scalars = {name: value for name, value in flat.items() if not isinstance(value, Tensor)}
-    groups = [{k: v for k, v in group.items() if k != "params"} for group in saved["param_groups"]]
-    for name, value in [*scalars.items(), *(item for group in groups for item in group.items())]:
+    plain = {name: value for name, value in flat.items() if not isinstance(value, Tensor)}
+    for name, value in plain.items():
         if not _is_plain(value):
-            kind, state = type(optimizer).__name__, type(value).__name__
-            raise TrainingError(
-                f"optimizer {kind} keeps a {state} ({name}), which a checkpoint cannot hold; choose another"
-            )
-    return tensors, {"scalars": scalars, "groups": groups}
+            what = f"optimizer {type(optimizer).__name__} keeps a {type(value).__name__} ({name})"
+            raise TrainingError(f"{what}, which a checkpoint cannot hold; choose another optimizer.name")
+    return tensors, plain
 
 
 def _is_plain(value: object) -> bool:
@@ -207,15 +208,17 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], scalars: JSON) -> None:
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: JSON) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in [*tensors.items(), *scalars["scalars"].items()]:
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = _in_format_of(parameters[int(index)], value)
     groups = optimizer.state_dict()["param_groups"]
-    for group, stored in zip(groups, scalars["groups"], strict=True):
-        group |= {k: tuple(v) if isinstance(group.get(k), tuple) else v for k, v in stored.items()}
+    state: dict[int, JSON] = {}
+    for name, value in {**plain, **tensors}.items():
+        kind, number, key = name.split(".", 2)
+        index = int(number)
+        if kind == "state":
+            state.setdefault(index, {})[key] = _in_format_of(parameters[index], value)
+        else:  # JSON has no tuples
+            groups[index][key] = tuple(value) if isinstance(groups[index].get(key), tuple) else value
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -47,15 +47,18 @@ def create_optimizer(groups: ParameterGroups, settings: OptimizerSettings, lr: f
     """An optimizer of timm's by name.
 
     Raises:
-        SettingsError: timm has none of that name.
+        SettingsError: timm has none of that name, or it does not take these settings.
     """
     known = [str(name) for name in list_optimizers()]
     if settings.name not in known:
         hint = did_you_mean(settings.name, known)
         raise SettingsError(f"optimizer.name = {settings.name}: timm has no such optimizer{hint}")
-    return create_optimizer_v2(
-        groups, settings.name, lr=lr, weight_decay=settings.weight_decay, momentum=settings.momentum
-    )
+    try:
+        return create_optimizer_v2(
+            groups, settings.name, lr=lr, weight_decay=settings.weight_decay, momentum=settings.momentum
+        )
+    except ValueError as failure:  # e.g. timm's sgd is Nesterov's and wants a momentum; its "momentum" does not
+        raise SettingsError(f"optimizer.name = {settings.name}: {failure}") from failure
 
 
 def learning_rate(step: int, total_steps: int, peak: float, schedule: ScheduleSettings) -> float:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from math import floor
+from pathlib import Path
 from typing import get_args
 
 from buttress.errors import PolicyError
+from buttress.files import read_json
 from buttress.nearest import did_you_mean
 from buttress.views.policy import (
     Filter,
@@ -55,3 +57,16 @@ def eval_policy(size: int, crop_pct: float, interpolation: str) -> Policy:
         raise PolicyError(f"crop_pct is {crop_pct!r}, not a number in (0, 1]")
     filter_name: Filter = filters[filters.index(interpolation)]
     return Policy((ResizeCenterCrop(crop_fraction=size / floor(size / crop_pct), interpolation=filter_name),))
+
+
+def read_policy(name: str) -> Policy:
+    """The preset of that name, or the policy in a JSON file (a path that ends in .json).
+
+    Raises: PolicyError, where there is no such preset or the file is not a policy.
+    """
+    if not name.endswith(".json"):
+        return preset(name)
+    try:
+        return Policy.from_json(read_json(Path(name), PolicyError))
+    except PolicyError as failure:
+        raise PolicyError(f"{name}: {failure}" if name not in str(failure) else str(failure)) from failure

@@ -1,0 +1,127 @@
+"""Ask the teacher again about a sample of views, and compare with what is stored (R15: proof that nothing has drifted)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from buttress.errors import LabellingError
+from buttress.sources import Source, UndecodableImage, id_hash
+from buttress.store.reader import Reinforcement
+from buttress.teachers.teacher import Teacher, TeacherSpec
+from buttress.views.render import Renderer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rerun:
+    """Total-variation distances, 0..1, between stored and fresh answers, over the stored classes and the rest.
+
+    Args:
+        views: how many were compared.
+        mean: mean distance.
+        p99: 99 % of the views are at most this far.
+        largest: the largest distance.
+        where: the view that has it.
+    """
+
+    views: int
+    mean: float
+    p99: float
+    largest: float
+    where: str
+
+
+def teacher_of(reinforcement: Reinforcement, uri: str | None = None) -> TeacherSpec:
+    """How to open the teacher that made a reinforcement; `uri` says where it is now."""
+    said: dict[str, Any] = dict(reinforcement.card.teachers[0])
+    spec = TeacherSpec(uri=uri or said["uri"], classes="teacher", size=said["size"], threads=said.get("threads"))
+    if said.get("precision") is None:
+        return spec
+    mapped = said.get("class_map")
+    return replace(
+        spec,
+        temperature=said["temperature"],
+        precision=said["precision"],
+        classes="teacher" if mapped is None else "source",
+        source_classes=None if mapped is None else tuple(reinforcement.classes),
+        class_map=None if mapped is None else {name: list(group) for name, group in mapped.items()},
+    )
+
+
+def rerun(
+    source: Source, reinforcement: Reinforcement, rows: NDArray[np.int64], teacher: Teacher, sample: int
+) -> Rerun:
+    """Render and ask again.
+
+    Args:
+        source: the images; rows: row of each of its samples, -1 = none.
+        reinforcement: what is stored.
+        teacher: opened from `teacher_of`.
+        sample: views to compare, spread over samples and views.
+
+    Raises:
+        LabellingError: another teacher than the one that made it, or nothing to compare.
+    """
+    _refuse_other_teacher(reinforcement, teacher)
+    usable = np.flatnonzero((rows >= 0) & ~np.isin(rows, reinforcement.absent_rows))
+    if not len(usable):
+        raise LabellingError(f"{source.uri}: none of its samples is in {reinforcement.path}")
+    distances: list[float] = []
+    places: list[str] = []
+    for index_B, view_B, views_BHWC in _batches(source, reinforcement, usable, teacher.size, sample):
+        fresh_BC = teacher.probabilities(views_BHWC)
+        stored = reinforcement.targets(rows[index_B], view_B)
+        distances += _distances(fresh_BC, *stored).tolist()
+        places += [f"view {view} of {source.ids[i]}" for i, view in zip(index_B.tolist(), view_B.tolist(), strict=True)]
+    if not distances:
+        raise LabellingError(f"{source.uri}: none of the images looked at can be decoded")
+    worst = int(np.argmax(distances))
+    return Rerun(
+        views=len(distances),
+        mean=float(np.mean(distances)),
+        p99=float(np.quantile(distances, 0.99)),
+        largest=distances[worst],
+        where=places[worst],
+    )
+
+
+def _refuse_other_teacher(reinforcement: Reinforcement, teacher: Teacher) -> None:
+    was, now = reinforcement.card.teachers[0].get("weights_sha256"), teacher.describe().get("weights_sha256")
+    if was != now:
+        raise LabellingError(
+            f"{teacher.spec.uri}: is not the teacher that made {reinforcement.path} (its weights differ); "
+            "name the right one by --teacher"
+        )
+
+
+def _batches(
+    source: Source, reinforcement: Reinforcement, usable: NDArray[np.int64], size: int, sample: int, batch: int = 32
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]]:
+    card = reinforcement.card
+    renderer = Renderer(card.policy, card.seed)
+    chosen = usable[np.linspace(0, len(usable) - 1, sample).astype(np.int64)]
+    for first in range(0, sample, batch):
+        kept, numbers, views = [], [], []
+        for place, index in enumerate(chosen[first : first + batch].tolist(), first):
+            view = place % card.views
+            try:
+                drawn = source[index]
+                views.append(renderer.views(drawn.data, id_hash(drawn.id), [view], size)[0])
+            except UndecodableImage:
+                continue
+            kept.append(index)
+            numbers.append(view)
+        if kept:
+            yield np.array(kept), np.array(numbers), np.stack(views)
+
+
+def _distances(
+    fresh_BC: NDArray[np.float32], values_BK: NDArray[np.float32], ids_BK: NDArray[np.int32], rest_B: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    there_BK = np.take_along_axis(fresh_BC, ids_BK.astype(np.int64), axis=1).astype(np.float64)
+    other_B = np.maximum(1 - there_BK.sum(axis=1), 0)
+    return 0.5 * (np.abs(there_BK - values_BK).sum(axis=1) + np.abs(other_B - rest_B))

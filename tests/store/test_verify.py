@@ -1,0 +1,90 @@
+"""Verification: whole is whole, and whatever is wrong is named by file and place."""
+
+import numpy as np
+import pytest
+
+from buttress.store.verify import check_integrity
+
+from .small_store import Plan
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Plan(6, 4, bad=(4,)).write(tmp_path / "photos+", (3,), (2,))
+
+
+def found(folder):
+    return {(problem.file.name, problem.place) for problem in check_integrity(folder).problems}
+
+
+def test_a_whole_store_is_whole(folder):
+    integrity = check_integrity(folder)
+    assert integrity.whole
+    assert (integrity.rows, integrity.views) == (6, 4)
+    assert integrity.bytes == sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_all_problems_are_listed_at_once(folder):
+    part = folder / "part-00000-v0002.safetensors"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 4
+    data[-20] ^= 4
+    part.write_bytes(data)
+    (folder / "part-00001-v0000.safetensors").unlink()
+    (folder / "index.safetensors").unlink()
+    (folder / "probes.safetensors").write_bytes(b"junk")
+    assert found(folder) == {
+        ("part-00000-v0002.safetensors", "plane of view 2, rows 0-2"),
+        ("part-00000-v0002.safetensors", "plane of view 3, rows 0-2"),
+        ("part-00001-v0000.safetensors", "file"),
+        ("probes.safetensors", "file"),
+    }
+
+
+def test_a_wrong_index_is_found(folder):
+    Plan(5, 1).write(folder.parent / "other")
+    (folder / "index.safetensors").write_bytes((folder.parent / "other" / "index.safetensors").read_bytes())
+    assert found(folder) == {("index.safetensors", "file")}
+    (folder / "index.safetensors").unlink()
+    assert found(folder) == {("index.safetensors", "file")}
+
+
+def test_files_that_the_card_does_not_know_are_named(folder):
+    for name in ("part-00007-v0000.safetensors", "part-00007-v0000.json", ".x.tmp", "extra.safetensors"):
+        (folder / name).touch()
+    (folder / "README.md").touch()
+    (folder / ".work").mkdir()
+    assert {name for name, _ in found(folder)} == {
+        "part-00007-v0000.safetensors",
+        "part-00007-v0000.json",
+        ".x.tmp",
+        "extra.safetensors",
+    }
+
+
+def test_labels_without_an_image_and_images_without_labels_are_found(tmp_path):
+    plan = Plan(4, 2, bad=(1,))
+    plan.labels_VNS[1, 2] = 0
+    plan.write(tmp_path / "a")
+    assert found(tmp_path / "a") == {("part-00000-v0000.safetensors", "plane of view 1, row 2")}
+    plan = Plan(4, 2, bad=(1,))
+    plan.labels_VNS[0, 1] = plan.labels_VNS[0, 0]
+    plan.write(tmp_path / "b")
+    assert found(tmp_path / "b") == {("part-00000-v0000.safetensors", "plane of view 0, row 1")}
+
+
+def test_two_rows_with_one_hash_are_found(tmp_path, monkeypatch):
+    plan = Plan(4, 2)
+    plan.id_hashes[3] = plan.id_hashes[0]
+    monkeypatch.setattr(f"{Plan.__module__}.write_index", lambda *_: None)
+    plan.write(tmp_path)
+    problems = check_integrity(tmp_path).problems
+    assert [problem.what for problem in problems] == ["rows 0 and 3 have the same id hash; ids must be unique"]
+
+
+def test_a_skipped_list_that_does_not_fit_is_found(tmp_path):
+    plan = Plan(4, 2, bad=(1,))
+    plan.bad = ()
+    plan.write(tmp_path)
+    assert found(tmp_path) == {("reinforcement.json", "skipped")}
+    assert np.flatnonzero(plan.content_hashes == 0).tolist() == [1]
