@@ -97,7 +97,7 @@ def training_set(trial: Trial) -> tuple[Any, Any]:
 
 
 def reinforce(work: Path) -> None:
-    """Label the training images once per case (pixels and teacher are the same, only the hard labels differ).
+    """Label the training images once, without any hard label: one store serves all cases.
 
     The teacher's file is copied to `work` first and removed afterwards: no student can meet it.
     """
@@ -110,12 +110,11 @@ def reinforce(work: Path) -> None:
     classes = open_source(f"folder:{data_folder()}/photos/imagenette224/train").classes
     weights = teacher_file(work)
     shutil.copy(data_folder() / "weights" / weights.name, weights)
-    for case in CASES:
-        source, _ = training_set(Trial("final", case, "reinforced", 0, 0))
-        spec = TeacherSpec(uri=f"timm:{TEACHER}@{weights}", size=160, source_classes=classes)
-        started = time.perf_counter()
-        label_source(source, spec, preset("randaug"), LabelSettings(views=VIEWS), work / f"store-{case}")
-        print(f"{case}: {time.perf_counter() - started:.0f} s", flush=True)
+    source, _ = training_set(Trial("final", "few", "reinforced", 0, 0))
+    spec = TeacherSpec(uri=f"timm:{TEACHER}@{weights}", size=160, source_classes=classes)
+    started = time.perf_counter()
+    label_source(source, spec, preset("randaug"), LabelSettings(views=VIEWS), work / "store")
+    print(f"labelled in {time.perf_counter() - started:.0f} s")
     weights.unlink()
 
 
@@ -162,7 +161,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     data = TrainingData(
         source=source,
         policy=None if reinforced else preset("randaug"),
-        reinforcement=open_reinforcement(work / f"store-{trial.case}") if reinforced else None,
+        reinforcement=open_reinforcement(work / "store") if reinforced else None,
     )
     started = time.process_time()
     folder = work / "runs" / trial.name
@@ -183,14 +182,17 @@ def finished(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def tuning() -> list[Trial]:
-    return [
-        Trial("tune", case, arm, lr, 100) for case in CASES for arm in ("hard", "reinforced") for lr in LEARNING_RATES
-    ]
+    arms = [("all", "hard"), ("all", "reinforced"), ("wrong", "hard"), ("few", "hard")]
+    return [Trial("tune", case, arm, lr, 100) for case, arm in arms for lr in LEARNING_RATES]
 
 
 def chosen_lr(case: str, arm: str) -> float:
-    """The rate with the best held-back top-1 of this case and arm (`smooth` takes that of `hard`)."""
+    """The rate with the best held-back top-1 of this case and arm.
+
+    `smooth` takes that of `hard`; `reinforced`, which sees (almost) no hard label, that of all labels in every case.
+    """
     arm = "hard" if arm == "smooth" else arm
+    case = "all" if arm == "reinforced" else case
     lines = [
         x for x in done() if x["trial"]["phase"] == "tune" and (x["trial"]["case"], x["trial"]["arm"]) == (case, arm)
     ]

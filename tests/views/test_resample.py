@@ -72,6 +72,24 @@ def test_noise_is_averaged_where_one_side_shrinks_and_the_other_grows():
     assert out.std() < 25  # sampling alone would leave more than 50
 
 
+@pytest.mark.parametrize(("source", "low", "high"), [(121, 40, 74), (150, 20, 40), (256, 10, 25)])
+def test_noise_is_averaged_from_a_twofold_shrink_on(source, low, high):
+    out = np.empty((64, 64, 3), np.uint8)
+    resize_into(noise(source, source), out)
+    assert low < out.std() < high
+
+
+def test_what_surrounds_the_box_reaches_into_an_antialiased_edge_as_in_pillow():
+    image = np.zeros((96, 192, 3), np.uint8)
+    image[:, :24] = 255
+    out = np.empty((24, 40, 3), np.uint8)
+    box = (24 / 192, 0.0, 160 / 192, 1.0)
+    resize_antialiased(image, box, out, "bilinear")
+    theirs = pillows(image, box, (40, 24), "bilinear")
+    assert theirs[:, 0].min() > 25
+    assert np.abs(out.astype(int) - theirs).max() <= 12
+
+
 @pytest.mark.parametrize("size", [(40, 50), (20, 25), (21, 26), (80, 90), (10, 90)])
 def test_the_training_rule_writes_where_it_is_told(size):
     batch = np.zeros((2, *size, 3), np.uint8)
