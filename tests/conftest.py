@@ -19,3 +19,48 @@ def real_data() -> Path:
             pytest.fail(f"BUTTRESS_REQUIRE_DATA is set but {folder} holds no real data")
         pytest.skip(f"no real data at {folder}; set BUTTRESS_DATA")
     return folder
+
+
+COLOUR_TEACHER = '''
+"""A teacher for tests, NumPy only: three soft classes by the mean colour of the view."""
+import numpy as np
+
+size = 24
+classes = ("blue", "green", "red")
+
+
+def look(views_BHWC):
+    means_BC = views_BHWC.reshape(len(views_BHWC), -1, 3).mean(axis=1)[:, ::-1] / 32.0
+    masses_BC = np.exp(means_BC - means_BC.max(axis=1, keepdims=True))
+    return masses_BC / masses_BC.sum(axis=1, keepdims=True)
+
+
+look.size, look.classes = size, classes
+'''
+
+
+@pytest.fixture
+def colour_teacher(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URI of a NumPy teacher (classes blue, green, red; 24 pixels), importable here and in child processes."""
+    folder = tmp_path_factory.mktemp("teacher")
+    (folder / "colour_teacher.py").write_text(COLOUR_TEACHER)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return "python:colour_teacher:look"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of 24 small noisy PNGs in the classes blue, green and red."""
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        label = number % 3
+        pixels = rng.integers(0, 120, (20 + number, 30, 3), np.uint8)
+        pixels[..., label] += 90  # OpenCV's order: blue, green, red
+        folder = tmp_path / "photos" / ("blue", "green", "red")[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{number:02d}.png"), pixels)
+    return tmp_path / "photos"

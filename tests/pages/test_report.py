@@ -53,7 +53,11 @@ def results():
         "teacher": {"name": "timm:teacher", "top1": 0.9777},
         "student": {"model": "timm:<student>", "seeds": [0, 1, 2], "steps": 1234},
         "store": {"bytes": 123456, "samples": 300, "views": 16, "stride": 15},
-        "seconds": {"teacher trained": 31.4, "reinforced": 2.25, "nine students trained": 131.0},
+        "seconds": [
+            {"part": "teacher trained", "seconds": 31.4},
+            {"part": "labelled", "seconds": 2.25},
+            {"part": "nine students", "seconds": 131.0},
+        ],
         "setup": {"policy": "crop", "seed": "0"},
         "versions": {"buttress": "0.1.0", "torch": "2.6.0"},
         "views": [

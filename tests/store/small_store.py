@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +64,13 @@ class Plan:
         self.hard_labels = generator.integers(-1, classes, rows).astype(np.int32)
         self.content_hashes = generator.integers(1, 2**64, rows, dtype=np.uint64)
         self.content_hashes[list(bad)] = 0
-        self.digest = settings_digest(
+        self.digest = self.card_digest()
+
+    def card_digest(self) -> str:
+        """Digest of the settings, class names among them."""
+        return settings_digest(
             seed=5,
-            k=k,
+            k=self.k,
             classes=self.names,
             policy=POLICY,
             renderer=RENDERER,
@@ -135,4 +140,4 @@ class Plan:
 
 def _ranges(stop: int, cuts: tuple[int, ...]) -> list[tuple[int, int]]:
     edges = [0, *cuts, stop]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))

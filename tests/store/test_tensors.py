@@ -1,4 +1,4 @@
-"""The container: the safetensors library reads it, equal arrays give equal bytes, and nothing of a header is believed."""
+"""The container: the safetensors library reads it, equal arrays give equal bytes, no number of a header is believed."""
 
 import json
 

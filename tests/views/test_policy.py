@@ -88,7 +88,7 @@ def test_bad_json_is_refused_with_its_place(value, message):
         lambda: RandomResizedCrop(scale=(0.0, 1.0)),
         lambda: RandomResizedCrop(scale=(0.5, 0.1)),
         lambda: RandomResizedCrop(scale=(0.5, 1.1)),
-        lambda: RandomResizedCrop(ratio=(0.5,)),
+        lambda: RandomResizedCrop(ratio=(0.5,)),  # type: ignore[arg-type]
         lambda: RandomCrop(padding=-0.1),
         lambda: RandomCrop(padding=float("nan")),
         lambda: HorizontalFlip(p=1.5),
@@ -96,10 +96,10 @@ def test_bad_json_is_refused_with_its_place(value, message):
         lambda: RandAugment(num_ops=0),
         lambda: RandAugment(magnitude=31),
         lambda: RandAugment(num_bins=1),
-        lambda: RandAugment(magnitude=9.0),
+        lambda: RandAugment(magnitude=9.0),  # type: ignore[arg-type]
         lambda: RandomErasing(scale=(0.1, 2.0)),
         lambda: ResizeCenterCrop(crop_fraction=0.0),
-        lambda: ResizeCenterCrop(interpolation="lanczos"),
+        lambda: ResizeCenterCrop(interpolation="lanczos"),  # type: ignore[arg-type]
     ],
 )
 def test_settings_out_of_range_are_refused(make):

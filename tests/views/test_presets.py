@@ -1,12 +1,14 @@
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from timm.data import create_transform
+from timm.data.transforms_factory import create_transform
 
 from buttress.errors import PolicyError
 from buttress.views.policy import HorizontalFlip, Policy, RandAugment, RandomErasing, RandomResizedCrop
-from buttress.views.presets import PRESETS, eval_policy, preset
+from buttress.views.presets import PRESETS, eval_policy, preset, read_policy
 from buttress.views.render import Renderer
 
 
@@ -48,3 +50,18 @@ def test_evaluation_agrees_with_timm(real_data, interpolation, size, crop_pct):
 def test_other_evaluation_looks_are_refused(crop_pct, interpolation):
     with pytest.raises(PolicyError):
         eval_policy(96, crop_pct, interpolation)
+
+
+def test_a_policy_is_read_from_a_file_or_by_name(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(preset("small").to_json()))
+    assert read_policy(str(file)) == preset("small") == read_policy("small")
+
+
+def test_a_bad_policy_file_is_named(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text('{"version": 1, "ops": [{"op": "RandomCorp"}]}')
+    with pytest.raises(PolicyError, match=r"mine\.json: policy op 0: unknown op 'RandomCorp'.*RandomCrop"):
+        read_policy(str(file))
+    with pytest.raises(PolicyError, match="absent"):
+        read_policy(str(tmp_path / "absent.json"))

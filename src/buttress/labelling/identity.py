@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from buttress.errors import LabellingError
-from buttress.labelling.plan import VIEWS_PER_BLOCK
 from buttress.labelling.settings import LabelSettings
 from buttress.sources import Source
 from buttress.store.card import Card, RendererId, settings_digest
@@ -48,7 +47,7 @@ class Identity:
             policy=policy,
             renderer=RendererId(id=RENDERER, version=RENDERER_VERSION),
             teachers=({**teacher.describe(), "uri": teacher.spec.uri},),
-            labelling={"batch": settings.batch, "views_per_block": VIEWS_PER_BLOCK},
+            labelling={"batch": settings.batch, "views_per_block": settings.views_per_block},
         )
 
     @classmethod

@@ -120,7 +120,7 @@ class _Labelling:
         self._finish(parts)
 
     def _label_part(self, plan: PartPlan, advance: Callable[[int], None]) -> PartEntry:
-        blocks = blocks_of(plan)
+        blocks = blocks_of(plan, self.settings.views_per_block)
         for block, path in run_blocks(blocks, self.job, workers_of(self.settings)):
             done = read_block(path, block, self.job)
             if done is None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 ROWS_PER_PART = 65_536
 BYTES_PER_PART = 256 * 1024 * 1024
-VIEWS_PER_BLOCK = 1_024
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -95,7 +94,7 @@ def _view_ranges(covered: set[int], views: int, rows: int, stride: int) -> Itera
         first = stop
 
 
-def blocks_of(part: PartPlan, views_per_block: int = VIEWS_PER_BLOCK) -> list[Block]:
+def blocks_of(part: PartPlan, views_per_block: int) -> list[Block]:
     """Cut a part into blocks of at most `views_per_block` views; all the views of a row in one block where they fit."""
     area = part.area
     rows = max(1, views_per_block // area.views)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
 
 from buttress.errors import LabellingError
@@ -46,6 +49,15 @@ def run_blocks(blocks: Sequence[Block], job: LabelJob, workers: int) -> Iterator
 def _start_worker(job: LabelJob) -> None:
     global _job
     _job = job
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its workers, and they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for_any([parent.sentinel])
+    os._exit(1)
 
 
 def _work(block: Block) -> Path:

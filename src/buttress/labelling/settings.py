@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from buttress.errors import SettingsError
 
+MAX_VIEWS_PER_BLOCK = 4_096
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSettings:
@@ -18,6 +20,7 @@ class LabelSettings:
         batch: views per forward pass of the teacher.
         workers: labelling processes; none = as many as there are cores; 0 = in this process.
         max_bad: largest share, 0..1, of images that may fail to decode.
+        views_per_block: views in a unit of work; what is lost at most, per process, when it is killed.
     """
 
     views: int = 16
@@ -26,6 +29,7 @@ class LabelSettings:
     batch: int = 32
     workers: int | None = None
     max_bad: float = 0.001
+    views_per_block: int = 1024
 
     def __post_init__(self) -> None:
         if not 1 <= self.views <= 2**20:
@@ -36,6 +40,8 @@ class LabelSettings:
             raise SettingsError(f"--seed {self.seed}: choose 0..2**63-1")
         if self.batch < 1:
             raise SettingsError(f"--batch {self.batch}: at least 1")
+        if not 1 <= self.views_per_block <= MAX_VIEWS_PER_BLOCK:
+            raise SettingsError(f"views_per_block {self.views_per_block}: choose 1..{MAX_VIEWS_PER_BLOCK}")
         if self.workers is not None and self.workers < 0:
             raise SettingsError(f"--workers {self.workers}: 0 or more")
         if not 0 <= self.max_bad <= 1:

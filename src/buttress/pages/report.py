@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,9 @@ def write_demo_report(results: Mapping[str, Any], images: Sequence[NDArray[np.ui
     Raises: SettingsError where Jinja2 or matplotlib is not installed.
     """
     assert len(images) == len(results["views"])
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+    require_libraries()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-        plots = [(row, reliability_svg(row["reliability"])) for row in results["rows"]]
-    except ImportError as failure:
-        raise SettingsError(f"the page needs {failure.name}: pip install buttress[demo]") from failure
     environment = Environment(
         loader=PackageLoader("buttress", "pages"),
         autoescape=True,
@@ -47,10 +45,17 @@ def write_demo_report(results: Mapping[str, Any], images: Sequence[NDArray[np.ui
         results=results,
         headline=headline(results["gain"]),
         summary=summary(results),
-        reliability=plots,
+        reliability=[(row, reliability_svg(row["reliability"])) for row in results["rows"]],
         views=[(view, _shown(image)) for view, image in zip(results["views"], images, strict=True)],
     )
     write_atomic(out, page.encode())
+
+
+def require_libraries() -> None:
+    """Raises: SettingsError where a library that the page needs is not installed."""
+    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise SettingsError(f"the page needs {' and '.join(missing)}: pip install buttress[demo]")
 
 
 def headline(gain: Mapping[str, Any]) -> str:

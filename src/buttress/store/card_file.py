@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from buttress.errors import PolicyError, StoreError
-from buttress.files import parse_json
+from buttress.files import json_bytes, parse_json
 from buttress.store.card import (
     FORMAT,
     FORMAT_VERSION,
@@ -48,24 +48,28 @@ def read_card(folder: Path) -> Card:
             f"{folder}: no reinforcement here ({CARD_NAME} is missing); buttress reinforce writes it last, so run the "
             "same buttress reinforce command again to finish a labelling that was cut off"
         )
+    data = read_regular(path, _MAX_CARD_BYTES)
     try:
-        value = parse_json(read_regular(path, _MAX_CARD_BYTES), "JSON", StoreError)
-    except DamageError:
-        raise
+        value = parse_json(data, "JSON", StoreError)
     except StoreError as failure:
         raise DamageError(path, "file", str(failure), _MEND) from failure
     _check_format(value, path)
-    digest = value.pop("digest", None)
-    try:
-        expected = json_digest(value)
-    except ValueError:  # half a surrogate pair, or a number as large as infinity: not what json_bytes writes
-        expected = ""
-    if digest != expected or not expected:
+    if not _is_as_written(value, data):
         raise DamageError(path, "digest", "its contents have been changed or damaged", _MEND)
+    del value["digest"]
     try:
         return _card_from_json(value)
     except (StoreError, PolicyError) as failure:
         raise DamageError(path, "contents", str(failure), _MEND) from failure
+
+
+def _is_as_written(value: dict[str, Any], data: bytes) -> bool:
+    """Whether `data` is the canonical JSON of `value`, and its digest fits."""
+    body = {key: item for key, item in value.items() if key != "digest"}
+    try:
+        return value.get("digest") == json_digest(body) and json_bytes(value) == data
+    except ValueError:  # half a surrogate pair, or a number as large as infinity: canonical JSON has neither
+        return False
 
 
 def _check_format(value: Any, path: Path) -> None:

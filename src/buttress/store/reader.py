@@ -70,6 +70,10 @@ class Reinforcement:
         return self.card.label_codec()
 
     @cached_property
+    def _settings(self) -> str:
+        return self.card.settings_digest
+
+    @cached_property
     def id_hashes(self) -> NDArray[np.uint64]:
         """Hash of every row's sample id, `[N]` (`buttress.sources.identity.id_hash`)."""
         return self._column("id_hashes")
@@ -182,7 +186,7 @@ class Reinforcement:
             raise damaged(
                 path, entry.name, "file", "not the JSON that the card names (changed, or another labelling's)"
             )
-        if (info.rows, info.views, info.settings) != (entry.rows, entry.views, self.card.settings_digest):
+        if (info.rows, info.views, info.settings) != (entry.rows, entry.views, self._settings):
             raise damaged(path, entry.name, "file", "its rows, views or settings are not those of the card")
         return Part(self.path, entry.name, info)
 

@@ -1,0 +1,233 @@
+"""Labelling a source: what is stored is what the teacher said, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from buttress.errors import LabellingError, SourceError
+from buttress.labelling import block as block_module
+from buttress.labelling import growth, label, preflight
+from buttress.labelling.label import label_source
+from buttress.labelling.settings import LabelSettings
+from buttress.sources import Relabelled, Subset, id_hash, open_source
+from buttress.store.reader import open_reinforcement
+from buttress.store.verify import check_integrity
+from buttress.teachers.teacher import TeacherSpec
+from buttress.views.presets import preset
+from buttress.views.render import Renderer
+
+POLICY = preset("randaug")
+SMALL = {"views": 4, "k": 2, "batch": 5, "views_per_block": 12, "workers": 0}
+
+
+def spec_of(uri, source):
+    return TeacherSpec(uri=uri, source_classes=source.classes)
+
+
+def run(source, teacher, out, **settings):
+    label_source(source, spec_of(teacher, source), POLICY, LabelSettings(**{**SMALL, **settings}), out)
+    return open_reinforcement(out)
+
+
+def bytes_of(folder: Path):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def source(photos):
+    return open_source(f"folder:{photos}")
+
+
+def test_the_store_holds_what_the_teacher_says_of_each_view(source, colour_teacher, tmp_path):
+    store = run(source, colour_teacher, tmp_path / "plus")
+    teacher = spec_of(colour_teacher, source).open()
+    renderer = Renderer(POLICY, 0)
+    for row, view in [(0, 0), (5, 3), (23, 2)]:
+        sample = source[row]
+        pixels = renderer.views(sample.data, id_hash(sample.id), [view], teacher.size)
+        said = teacher.probabilities(pixels)[0]
+        values, ids, rest = store.targets(np.array([row]), view)
+        np.testing.assert_allclose(values[0], said[ids[0]], rtol=0.03)
+        np.testing.assert_allclose(rest[0], 1 - said[ids[0]].sum(), atol=0.02)
+        assert ids[0, 0] == said.argmax()
+    assert store.hard_labels.tolist() == source.labels.tolist()
+    assert check_integrity(tmp_path / "plus").whole
+
+
+def test_R9_the_bytes_do_not_depend_on_workers_or_order(source, colour_teacher, tmp_path, monkeypatch):
+    run(source, colour_teacher, tmp_path / "serial")
+    run(source, colour_teacher, tmp_path / "pool", workers=2)
+    forwards = label.run_blocks
+    monkeypatch.setattr(label, "run_blocks", lambda blocks, job, n: forwards(list(reversed(blocks)), job, n))
+    run(source, colour_teacher, tmp_path / "backwards")
+    assert bytes_of(tmp_path / "serial") == bytes_of(tmp_path / "pool") == bytes_of(tmp_path / "backwards")
+
+
+def test_an_interrupted_labelling_goes_on_and_redoes_nothing(source, colour_teacher, tmp_path, monkeypatch):
+    run(source, colour_teacher, tmp_path / "whole")
+    labelled = []
+    really = block_module._label
+
+    def interrupted(block, job):
+        if len(labelled) == 3:
+            raise KeyboardInterrupt
+        labelled.append(block.number)
+        return really(block, job)
+
+    monkeypatch.setattr(block_module, "_label", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, colour_teacher, tmp_path / "cut")
+    first = list(labelled)
+    labelled.clear()
+    monkeypatch.setattr(block_module, "_label", lambda block, job: labelled.append(block.number) or really(block, job))
+    run(source, colour_teacher, tmp_path / "cut")
+    assert not set(first) & set(labelled)
+    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+
+
+def test_a_damaged_block_does_not_exist(source, colour_teacher, tmp_path, monkeypatch):
+    run(source, colour_teacher, tmp_path / "whole")
+    monkeypatch.setattr(label._Labelling, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(source, colour_teacher, tmp_path / "cut")
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    block = next((tmp_path / "cut" / ".work").rglob("block-*"))
+    data = bytearray(block.read_bytes())
+    data[len(data) // 2] ^= 1
+    block.write_bytes(data)
+    import sys
+
+    assert "colour_teacher" in sys.modules
+    run(source, colour_teacher, tmp_path / "cut")
+    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+
+
+def test_more_views_and_more_rows_leave_what_is_there(source, colour_teacher, tmp_path):
+    out, half = tmp_path / "plus", Subset(source, range(0, 24, 2))
+    before = run(half, colour_teacher, out)
+    there = {name: data for name, data in bytes_of(out).items() if name.startswith("part-")}
+    run(half, colour_teacher, out, views=6)
+    grown = run(source, colour_teacher, out, views=6)
+    now = bytes_of(out)
+    assert {name: now[name] for name in there} == there
+    assert (grown.rows, grown.views, grown.card.source.rows) == (24, 6, before.rows)
+    fresh = run(source, colour_teacher, tmp_path / "fresh", views=6)
+    rows = grown.rows_of(fresh.id_hashes)
+    for view in range(6):
+        np.testing.assert_array_equal(grown.records(rows, view), fresh.records(np.arange(24), view))
+    assert check_integrity(out).whole
+
+
+def test_nothing_to_do_is_said_and_done(source, colour_teacher, tmp_path, capsys):
+    run(source, colour_teacher, tmp_path / "plus")
+    before = bytes_of(tmp_path / "plus")
+    run(source, colour_teacher, tmp_path / "plus")
+    assert "nothing to do" in capsys.readouterr().err
+    assert bytes_of(tmp_path / "plus") == before
+
+
+def test_views_cannot_be_added_to_samples_that_are_away(source, colour_teacher, tmp_path):
+    run(source, colour_teacher, tmp_path / "plus")
+    with pytest.raises(LabellingError, match="12 of its 24 samples are not in"):
+        run(Subset(source, range(12)), colour_teacher, tmp_path / "plus", views=6)
+
+
+def test_an_image_that_changed_gets_no_more_views(source, photos, colour_teacher, tmp_path):
+    run(source, colour_teacher, tmp_path / "plus")
+    (first, second) = sorted(photos.rglob("*.png"))[:2]
+    shutil.copy(second, first)
+    with pytest.raises(SourceError, match=r"blue/00\.png: the image has changed"):
+        run(source, colour_teacher, tmp_path / "plus", views=6)
+
+
+def test_other_settings_are_refused_by_name(source, colour_teacher, tmp_path):
+    run(source, colour_teacher, tmp_path / "plus")
+    with pytest.raises(LabellingError, match=r"other settings \(seed, labelling differ\)"):
+        run(source, colour_teacher, tmp_path / "plus", seed=1, batch=6)
+
+
+def test_images_added_while_interrupted_are_refused(source, colour_teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(block_module, "_label", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(source, colour_teacher, tmp_path / "plus")
+    with pytest.raises(LabellingError, match="the images have changed since"):
+        run(Subset(source, range(20)), colour_teacher, tmp_path / "plus")
+
+
+def test_R16_bad_images_are_listed_and_never_shift_ids(source, photos, colour_teacher, tmp_path, capsys):
+    whole = run(source, colour_teacher, tmp_path / "whole")
+    (photos / "green" / "01.png").write_bytes(b"not an image")
+    with pytest.raises(LabellingError, match=r"1 of 24 images cannot be decoded.*green/01\.png"):
+        run(source, colour_teacher, tmp_path / "plus")
+    store = run(source, colour_teacher, tmp_path / "plus", max_bad=0.05)
+    assert "green/01.png: image cannot be decoded" in capsys.readouterr().err
+    assert store.card.skipped == ("green/01.png",)
+    bad = source.ids.index("green/01.png")
+    assert store.absent_rows.tolist() == [bad]
+    others = np.delete(np.arange(24), bad)
+    np.testing.assert_array_equal(store.records(others, 1), whole.records(others, 1))
+
+
+def test_two_ids_with_one_hash_are_named(source, colour_teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(growth, "id_hashes", lambda ids: np.array([len(i) for i in ids], np.uint64))
+    with pytest.raises(SourceError, match="have the same 64-bit id hash"):
+        run(source, colour_teacher, tmp_path / "plus")
+
+
+def test_a_full_disk_is_refused_before_the_work(source, colour_teacher, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(1000))
+    with pytest.raises(LabellingError, match="1.0 kB are free"):
+        run(source, colour_teacher, tmp_path / "plus")
+
+
+def test_a_second_process_is_refused_while_one_works(source, colour_teacher, tmp_path):
+    (tmp_path / "plus").mkdir()
+    with label._locked(tmp_path / "plus"), pytest.raises(LabellingError, match="another process is labelling"):
+        run(source, colour_teacher, tmp_path / "plus")
+
+
+def test_the_sanity_line_warns_of_a_teacher_that_knows_nothing(source, colour_teacher, tmp_path, capsys):
+    run(source, colour_teacher, tmp_path / "right")
+    assert "teacher agrees with your labels on 24 of 24 images" in capsys.readouterr().err
+    shuffled = Relabelled(source, (source.labels + 1) % 3)
+    run(shuffled, colour_teacher, tmp_path / "wrong")
+    assert "warning: teacher agrees with your labels on 0 of 24" in capsys.readouterr().err
+
+
+def test_a_folder_without_labels_works(photos, colour_teacher, tmp_path):
+    source = open_source(f"folder:{photos}", labels=False)
+    store = run(source, colour_teacher, tmp_path / "plus")
+    assert store.classes == ("blue", "green", "red")
+    assert (store.hard_labels == -1).all()
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(source, colour_teacher, tmp_path, capsys):
+    label_source(
+        source, spec_of(colour_teacher, source), POLICY, LabelSettings(views=8, k=2), tmp_path / "plus", dry_run=True
+    )
+    text = capsys.readouterr().out
+    assert "24 samples x 8 views = 192 views of 24 pixels" in text
+    assert "views/s" in text
+    assert "free" in text
+    assert not (tmp_path / "plus").exists()
+
+
+def test_the_folder_is_small(source, colour_teacher, tmp_path):
+    store = run(source, colour_teacher, tmp_path / "plus")
+    size = sum(path.stat().st_size for path in (tmp_path / "plus").iterdir())
+    assert size <= store.codec.stride * 24 * 4 + 24 * 24 + 64 * 1024
+
+
+def test_the_card_holds_no_path_and_no_time(source, colour_teacher, tmp_path):
+    run(source, colour_teacher, tmp_path / "plus")
+    card = json.loads((tmp_path / "plus" / "reinforcement.json").read_text())
+    assert card["teachers"][0]["uri"] == colour_teacher
+    assert not [key for key in card if "time" in key or "date" in key]
