@@ -5,7 +5,16 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
-LIBRARIES = ("buttress", "numpy", "opencv-python-headless", "torch", "timm", "accelerate", "torchmetrics", "safetensors")
+LIBRARIES = (
+    "buttress",
+    "numpy",
+    "opencv-python-headless",
+    "torch",
+    "timm",
+    "accelerate",
+    "torchmetrics",
+    "safetensors",
+)
 
 
 def library_versions() -> dict[str, str]:

@@ -48,7 +48,7 @@ def results():
             row("reinforced", "reinforced", 0.9171, 0.0409, 0.2987),
             row("clean", "the labels, none wrong", 0.9333, 0.0311, 0.2111),
         ],
-        "gain": {"top1": 0.0529, "nll": -0.3556, "ece": -0.1604, "holds": True},
+        "gain": {"top1": 0.0529, "nll": -0.3556, "ece": -0.1604, "clean_top1": 0.0691, "holds": True},
         "data": {"train": 300, "planted": 60, "test": 797},
         "teacher": {"name": "timm:teacher", "top1": 0.9777},
         "student": {"model": "timm:<student>", "seeds": [0, 1, 2], "steps": 1234},
@@ -175,7 +175,7 @@ def test_a_planted_label_is_marked_and_a_right_one_is_not(results, images, tmp_p
 
 
 def test_without_gain_the_page_says_so(results, images, tmp_path):
-    results["gain"] = {"top1": -0.004, "nll": 0.1, "ece": 0.0, "holds": False}
+    results["gain"] = {"top1": -0.004, "nll": 0.1, "ece": 0.0, "clean_top1": None, "holds": False}
     write_demo_report(results, images, tmp_path / "report.html")
     assert "No gain here: top-1 changes by -0.4 points" in (tmp_path / "report.html").read_text()
     assert headline({"top1": 0.0529, "holds": True}) == "+5.3 points of top-1 from the same images"

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from buttress.errors import StoreError
@@ -70,7 +71,7 @@ def test_R11_a_writer_killed_around_any_rename_leaves_a_folder_that_can_be_finis
             if count == renames:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        os.replace = killing
+        setattr(os, "replace", killing)  # noqa: B010 - mypy: a function in a module
         label(tmp_path, plan)
 
     status = in_child(work)
@@ -94,7 +95,7 @@ def test_R11_appending_that_was_killed_leaves_the_old_reinforcement_whole(tmp_pa
     (tmp_path / "part-00001-v0000.json").unlink()
     reinforcement = open_reinforcement(tmp_path)
     assert reinforcement.rows_of(plan.id_hashes).tolist() == [0, 1, 2, -1, -1]
-    reinforcement.targets([0, 1, 2], 1)
+    reinforcement.targets(np.arange(3), 1)
     assert {problem.file.name for problem in check_integrity(tmp_path).problems} == {"part-00001-v0000.safetensors"}
 
 

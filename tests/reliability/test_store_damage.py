@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -309,7 +310,7 @@ def test_R5_a_hostile_part_costs_no_memory_and_no_time(changed):
     folder, plan = changed
     path = folder / "part-00000-v0000.json"
     good = json.loads(path.read_text())
-    for change in (
+    changes: list[dict[str, Any]] = [
         {"length": 2**62},
         {"rows": [0, 2**32 - 1]},
         {"views": [0, 2**32 - 1]},
@@ -322,7 +323,8 @@ def test_R5_a_hostile_part_costs_no_memory_and_no_time(changed):
         {"settings": "../.."},
         {"version": 2},
         {"more": 1},
-    ):
+    ]
+    for change in changes:
         path.write_text(json.dumps({**good, **change}))
         assert "part-00000-v0000.json" in refused(folder, plan)
         reseal(folder)
@@ -422,7 +424,7 @@ def _mutate_value(value, generator: random.Random) -> None:
         if isinstance(value[key], dict | list) and generator.random() < 0.8:
             value = value[key]
             continue
-        new = generator.choice(
+        new: Any = generator.choice(
             (None, True, -1, 0, 1, 2, 2**63, 1.5, "", "x", "../x", [], {}, [[]], [0, 1], {"a": 1}, "\u00fc")
         )
         value[key] = new

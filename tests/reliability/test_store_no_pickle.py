@@ -6,6 +6,7 @@ import pickle
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from buttress.errors import StoreError
@@ -23,17 +24,18 @@ def faults(tree: ast.AST) -> list[int]:
     """Lines that import a pickling module, or load with weights_only=False or allow_pickle=True."""
     lines = []
     for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
         if any(name.split(".")[0] in MODULES for name in names):
-            lines.append(node.lineno)
+            lines.append(line)
         if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
             value = (node.arg, node.value.value)
             if value in (("weights_only", False), ("allow_pickle", True)):
-                lines.append(node.value.lineno)
+                lines.append(line)
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.load", "torch.save"):
-            lines.append(node.lineno)
+            lines.append(line)
     return lines
 
 
@@ -81,6 +83,6 @@ def test_R7_a_planted_pickle_does_not_run(tmp_path, name):
     folder = plan.write(tmp_path / "photos+")
     (folder / name).write_bytes(pickle.dumps(Harm(tmp_path / "harm")))
     with pytest.raises(StoreError, match=name):
-        open_reinforcement(folder).records([0], 0)
+        open_reinforcement(folder).records(np.array([0]), 0)
     assert not check_integrity(folder).whole
     assert not (tmp_path / "harm").exists()

@@ -32,7 +32,8 @@ def random_probabilities(
 ) -> NDArray[np.float32]:
     """Softmax of normal logits `[rows, classes]`."""
     exponentials = np.exp(generator.normal(0, scale, (rows, classes)))
-    return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
+    probabilities: NDArray[np.float32] = (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities
 
 
 def id_hashes_of(rows: int) -> NDArray[np.uint64]:

@@ -46,13 +46,15 @@ def divergence(probabilities_BC: NDArray[np.float32], k: int) -> NDArray[np.floa
     said, read = masses(values_BK, rest_B), masses(read_values_BK, read_rest_B)
     said /= said.sum(axis=1, keepdims=True)
     terms = np.where(said > 0, said * np.log(np.where(said > 0, said, 1) / np.where(said > 0, read, 1)), 0)
-    return terms.sum(axis=1)
+    losses_B: NDArray[np.float64] = terms.sum(axis=1)
+    return losses_B
 
 
 def one_hot(classes: int, off: float) -> NDArray[np.float32]:
     rows = np.full((min(classes, 64), classes), off, np.float64)
     np.fill_diagonal(rows, 1)
-    return (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
+    shares: NDArray[np.float32] = (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from buttress.errors import StoreError
 from buttress.store.codec import densify
 from buttress.store.damage import DamageError
-from buttress.store.reader import open_reinforcement
+from buttress.store.reader import Reinforcement, open_reinforcement
 from buttress.store.rows import INDEX_NAME
 
 from .small_store import Plan
@@ -100,7 +100,7 @@ def test_R2_any_list_of_ids_gets_its_own_rows(picked):
 
 
 R2_PLAN = Plan(9, 2)
-R2_OPEN = []
+R2_OPEN: list[Reinforcement] = []
 
 
 @pytest.fixture(autouse=True, scope="module")

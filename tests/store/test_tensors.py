@@ -1,15 +1,17 @@
 """The container: the safetensors library reads it, equal arrays give equal bytes, no number of a header is believed."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from buttress.store.damage import DamageError
 from buttress.store.tensors import map_tensors, pack_tensors
 
-ARRAYS = {
+ARRAYS: dict[str, NDArray[Any]] = {
     "labels": np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
     "hard_labels": np.array([-1, 5, 3], np.int32),
     "id_hashes": np.array([1, 2**64 - 1, 7], np.uint64),
@@ -50,7 +52,7 @@ def test_what_the_library_writes_is_mapped(tmp_path):
 
 def test_equal_arrays_give_equal_bytes_in_whatever_order(tmp_path):
     data, digest = pack_tensors(ARRAYS, {"b": "1", "a": "2"})
-    assert (data, digest) == pack_tensors(dict(reversed(ARRAYS.items())), {"a": "2", "b": "1"})
+    assert (data, digest) == pack_tensors({name: ARRAYS[name] for name in reversed(ARRAYS)}, {"a": "2", "b": "1"})
     assert pack_tensors({"labels": np.asfortranarray(ARRAYS["labels"])}, {}) == pack_tensors(
         {"labels": ARRAYS["labels"]}, {}
     )

@@ -135,14 +135,15 @@ def test_what_the_card_says(tmp_path):
 
 
 logits = hnp.arrays(np.float32, (4, 6), elements=st.floats(-80, 80, width=32))
-MAPPED = ClassMap(classes=("a", "b", "c"), groups=((4,), (0, 2), (5,)))
+GROUPS = ((4,), (0, 2), (5,))
+MAPPED = ClassMap(classes=("a", "b", "c"), groups=GROUPS)
 
 
 @given(logits)
 def test_a_projection_is_the_renormalised_cut_of_the_softmax(logits_BT):
     exact_BT = np.exp(logits_BT.astype(np.longdouble))
     exact_BT /= exact_BT.sum(axis=1, keepdims=True)
-    cut_BC = np.stack([exact_BT[:, list(group)].sum(axis=1) for group in MAPPED.groups], axis=1)
+    cut_BC = np.stack([exact_BT[:, list(group)].sum(axis=1) for group in GROUPS], axis=1)
     probabilities_BC, unmapped_B = MAPPED.project(logits_BT)
     assert probabilities_BC.dtype == np.float32
     np.testing.assert_allclose(probabilities_BC, cut_BC / cut_BC.sum(axis=1, keepdims=True), rtol=1e-5, atol=1e-30)

@@ -22,7 +22,8 @@ VIEWS = RANDOM.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8).repeat(16, axis=1)
 def run(tmp_path_factory):
     """The URI of a run whose small network gives every view another answer: its logits have mean 0 and spread 2."""
     model = load_model("timm:test_resnet", num_classes=4, seed=1)
-    head = model.module.get_classifier()
+    head = model.module.get_submodule("fc")
+    assert isinstance(head, torch.nn.Linear)
     with torch.no_grad():
         logits_BC = model.module.eval()(normalise(torch.from_numpy(VIEWS).permute(0, 3, 1, 2), model.preprocessing))
         scale = 2 / logits_BC.std(dim=0)
@@ -107,7 +108,7 @@ def test_a_map_beyond_the_outputs_of_a_nameless_network_is_an_error(tmp_path):
 def test_numbers_that_overflow_are_an_error(tmp_path):
     model = load_model("timm:test_resnet", num_classes=2)
     with torch.no_grad():
-        model.module.get_classifier().bias.fill_(float("nan"))
+        model.module.get_parameter("fc.bias").fill_(float("nan"))
     broken = Run.create(tmp_path / "run", model=model, classes="ab", settings={}, versions={}, data={})
     broken.save_weights(model.module.state_dict())
     with pytest.raises(ModelError, match="NaN"):
@@ -154,7 +155,7 @@ def test_an_imagenet_teacher_knows_real_photos(real_data):
     folder = real_data / "photos" / "imagenette224" / "val"
     classes = tuple(sorted(path.name for path in folder.iterdir()))
     files = [file for name in classes for file in sorted((folder / name).iterdir())[:2]]
-    views_BHWC = np.stack([cv2.resize(cv2.imread(str(file))[..., ::-1], (160, 160)) for file in files])
+    views_BHWC = np.stack([cv2.resize(np.asarray(cv2.imread(str(file)), np.uint8)[..., ::-1], (160, 160)) for file in files])
     weights = real_data / "weights" / "mobilenetv2_100.fp16.safetensors"
     teacher = open_teacher(f"timm:mobilenetv2_100@{weights}", size=160, source_classes=classes)
     right = teacher.probabilities(views_BHWC).argmax(axis=1) == np.repeat(np.arange(10), 2)

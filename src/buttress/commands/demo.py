@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from buttress.sources import Source
+    from buttress.sources.comparison_sets import ComparisonSets
     from buttress.store.reader import Reinforcement
     from buttress.training.comparison import Outcome
     from buttress.training.settings import TrainingSettings
@@ -23,12 +21,9 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "buttress-demo", 1
 MARK = ".buttress-demo"  # says that the folder is a demo's, whose results may be replaced
-USER_IMAGES, TEST_IMAGES = 300, 600  # of the 1,797 digits; the teacher learns from the others
-WRONG, WRONG_SEED = 0.2, 0
 TEACHER_EPOCHS = 40
-TEACHER_MODEL = "timm:test_resnet"
-HELD_OUT = 0.2  # of a folder that comes without --val
-SHOWN, TOP = 12, 3
+TEACHER_MODEL = "timm:test_resnet"  # twice the student's parameters, three times its images
+SHOWN = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,27 +51,10 @@ class DemoSettings:
     seeds: int
 
 
-DIGITS = DemoSettings(model="timm:test_resnet", size=32, epochs=60, batch=50, lr=2e-3, views=20, policy="", seeds=3)
+DIGITS = DemoSettings(model="timm:test_mambaout", size=32, epochs=60, batch=50, lr=2e-3, views=20, policy="", seeds=3)
 FOLDER = DemoSettings(
     model="timm:mobilenetv3_small_050", size=96, epochs=60, batch=64, lr=1e-3, views=20, policy="randaug", seeds=3
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoData:
-    """The images of the comparison; the three sets share none.
-
-    Args:
-        train: what the student learns from, under the labels it is given.
-        test: what it is scored on.
-        clean: `train` without the planted wrong labels, where they are known.
-        teacher: what the demo's own teacher learns from, where it trains one.
-    """
-
-    train: Source
-    test: Source
-    clean: Source | None = None
-    teacher: Source | None = None
 
 
 def demo(
@@ -104,7 +82,7 @@ def demo(
         teacher: who labels them, e.g. timm:NAME.TAG or run:DIR; needed with --data.
         val: labelled images to score on; the default holds back a fifth of --data.
         out: folder of the results, replaced when it is a demo's.
-        model: the student (default: timm:test_resnet for digits, else timm:mobilenetv3_small_050).
+        model: the student (default: timm:test_mambaout for digits, else timm:mobilenetv3_small_050).
         size: side of the student's views in pixels (default: 32 for digits, else 96).
         epochs: passes over the images (default: 60).
         batch: images per update (default: 50 for digits, else 64).
@@ -124,17 +102,6 @@ def demo(
     return 0 if results["gain"]["holds"] else 1
 
 
-def digit_sets() -> DemoData:
-    """scikit-learn's digits: a user's set with a fifth of its labels wrong, a test set, and the teacher's own set."""
-    from buttress.sources import open_source
-    from buttress.sources.splits import split, with_wrong_labels
-
-    digits = open_source("digits")
-    counts = (USER_IMAGES, TEST_IMAGES, len(digits) - USER_IMAGES - TEST_IMAGES)
-    user, test, teachers = split(digits, counts)
-    return DemoData(train=with_wrong_labels(user, WRONG, WRONG_SEED), test=test, clean=user, teacher=teachers)
-
-
 def _settings(defaults: DemoSettings, given: dict[str, Any]) -> DemoSettings:
     from dataclasses import replace
 
@@ -146,10 +113,9 @@ def _settings(defaults: DemoSettings, given: dict[str, Any]) -> DemoSettings:
     return settings
 
 
-def _sets(data: str | None, teacher: str | None, val: str | None) -> DemoData:
+def _sets(data: str | None, teacher: str | None, val: str | None) -> ComparisonSets:
     from buttress.errors import SettingsError
-    from buttress.sources import open_source
-    from buttress.sources.splits import split
+    from buttress.sources.comparison_sets import digit_sets, own_sets
 
     if data is None:
         if val is not None:
@@ -157,12 +123,7 @@ def _sets(data: str | None, teacher: str | None, val: str | None) -> DemoData:
         return digit_sets()
     if teacher is None:
         raise SettingsError("--data needs --teacher; tune one by `buttress train`, or name timm:NAME.TAG")
-    images = open_source(_as_uri(data))
-    if val is not None:
-        return DemoData(train=images, test=open_source(_as_uri(val)))
-    held_out = round(HELD_OUT * len(images))
-    train, test = split(images, (len(images) - held_out, held_out))
-    return DemoData(train=train, test=test)
+    return own_sets(_as_uri(data), None if val is None else _as_uri(val))
 
 
 def _as_uri(text: str) -> str:
@@ -185,13 +146,17 @@ def _check_ready(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _run(sets: DemoData, teacher: str | None, settings: DemoSettings, out: Path, command: str) -> dict[str, Any]:
+def _run(sets: ComparisonSets, teacher: str | None, settings: DemoSettings, out: Path, command: str) -> dict[str, Any]:
+    import torch
+
     from buttress.errors import SettingsError
     from buttress.files import read_json, write_json
+    from buttress.pages.gallery import gallery
     from buttress.pages.report import write_demo_report
     from buttress.training.comparison import compare
 
     clock = _Clock()
+    threads = _threads(settings)
     policy, training = _policy(settings), _training(settings)
     uri, top1 = teacher, None
     if uri is None:
@@ -199,6 +164,7 @@ def _run(sets: DemoData, teacher: str | None, settings: DemoSettings, out: Path,
             uri, top1 = _train_teacher(sets, settings, policy, out / "teacher")
     with clock.part("images labelled"):
         store = _reinforce(sets.train, uri, settings, policy, out / "reinforcement")
+    torch.set_num_threads(threads)  # labelling uses one thread per process, and leaves it so
     arms = _arms(sets, policy, store)
     with clock.part(f"{len(arms) * settings.seeds} students trained and scored"):
         outcomes = compare(
@@ -210,14 +176,23 @@ def _run(sets: DemoData, teacher: str | None, settings: DemoSettings, out: Path,
             test=sets.test,
             out=out / "runs",
         )
-    images, shown = _views(sets, store, settings.size)
-    results = _results(sets, settings, policy, store, outcomes)
-    results |= {"command": command, "teacher": {"name": uri, "top1": top1}, "views": shown, "seconds": clock.seconds()}
+    images, shown = gallery(sets.train, sets.truths, store, size=settings.size, count=SHOWN)
+    found = _results(sets, settings, policy, store, outcomes)
+    found |= {"command": command, "teacher": {"name": uri, "top1": top1}, "views": shown, "seconds": clock.seconds()}
     _save_predictions(outcomes, out / "predictions.safetensors")
-    write_json(out / "results.json", results)
-    results = read_json(out / "results.json", SettingsError)
+    write_json(out / "results.json", found)
+    results: dict[str, Any] = read_json(out / "results.json", SettingsError)
     write_demo_report(results, images, out / "report.html")
     return results
+
+
+def _threads(settings: DemoSettings) -> int:
+    """Threads for training: one where views are so small that more of them only wait for one another."""
+    import torch
+
+    if settings.size <= 32:
+        torch.set_num_threads(1)
+    return torch.get_num_threads()
 
 
 def _policy(settings: DemoSettings) -> Policy:
@@ -241,7 +216,7 @@ def _training(settings: DemoSettings) -> TrainingSettings:
     )
 
 
-def _train_teacher(sets: DemoData, settings: DemoSettings, policy: Policy, out: Path) -> tuple[str, float]:
+def _train_teacher(sets: ComparisonSets, settings: DemoSettings, policy: Policy, out: Path) -> tuple[str, float]:
     """The run's URI and its top-1 on the test images."""
     from dataclasses import replace
 
@@ -271,12 +246,11 @@ def _reinforce(source: Source, teacher: str, settings: DemoSettings, policy: Pol
     return open_reinforcement(out)
 
 
-def _arms(sets: DemoData, policy: Policy, store: Reinforcement) -> list[Any]:
+def _arms(sets: ComparisonSets, policy: Policy, store: Reinforcement) -> list[Any]:
     from buttress.training.comparison import Arm
     from buttress.training.train import TrainingData
 
-    planted = _planted(sets)
-    raw = f"the labels, {planted} of {len(sets.train)} wrong" if planted else "the labels"
+    raw = f"the labels, {sets.planted} of {len(sets.train)} wrong" if sets.planted else "the labels"
     arms = [
         Arm(name="raw", title=raw, data=TrainingData(source=sets.train, policy=policy)),
         Arm(name="reinforced", title="reinforced", data=TrainingData(source=sets.train, reinforcement=store)),
@@ -287,12 +261,8 @@ def _arms(sets: DemoData, policy: Policy, store: Reinforcement) -> list[Any]:
     return arms
 
 
-def _planted(sets: DemoData) -> int:
-    return 0 if sets.clean is None else int((sets.train.labels != sets.clean.labels).sum())
-
-
 def _results(
-    sets: DemoData, settings: DemoSettings, policy: Policy, store: Reinforcement, outcomes: Sequence[Outcome]
+    sets: ComparisonSets, settings: DemoSettings, policy: Policy, store: Reinforcement, outcomes: Sequence[Outcome]
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -304,8 +274,8 @@ def _results(
         "format": FORMAT,
         "version": VERSION,
         "rows": rows,
-        "gain": gain_of(rows[0], rows[1]),
-        "data": {"uri": sets.train.uri, "train": len(sets.train), "test": len(sets.test), "planted": _planted(sets)},
+        "gain": gain_of(*rows),
+        "data": {"uri": sets.train.uri, "train": len(sets.train), "test": len(sets.test), "planted": sets.planted},
         "student": {"model": settings.model, "seeds": list(range(settings.seeds)), "steps": outcomes[0].steps},
         "store": {
             "bytes": sum(file.stat().st_size for file in store.path.iterdir()),
@@ -321,37 +291,6 @@ def _results(
         },
         "versions": library_versions(),
     }
-
-
-def _views(sets: DemoData, store: Reinforcement, size: int) -> tuple[list[NDArray[np.uint8]], list[dict[str, Any]]]:
-    """Some views as the student sees them, and what the page says of each; planted labels first."""
-    import numpy as np
-
-    from buttress.sources import id_hash
-    from buttress.views.render import Renderer
-
-    renderer = Renderer(store.card.policy, store.card.seed)
-    rows = store.rows_of(np.array([id_hash(sample_id) for sample_id in sets.train.ids], np.uint64))
-    usable = np.setdiff1d(np.flatnonzero(rows >= 0), np.flatnonzero(np.isin(rows, store.absent_rows)))
-    truths = sets.train.labels if sets.clean is None else sets.clean.labels
-    wrong = sets.train.labels[usable] != truths[usable]
-    chosen = [*usable[wrong][: SHOWN // 2], *usable[~wrong]][:SHOWN]
-    images, shown = [], []
-    for place, index in enumerate(map(int, chosen)):
-        sample, view = sets.train[index], place % store.views
-        images.append(renderer.views(sample.data, id_hash(sample.id), [view], size)[0])
-        values, ids, _ = store.target(int(rows[index]), view)
-        shown.append(
-            {
-                "id": sample.id,
-                "view": view,
-                "label": store.classes[sets.train.labels[index]],
-                "truth": store.classes[truths[index]],
-                "planted": bool(sets.train.labels[index] != truths[index]),
-                "top": [{"name": store.classes[i], "probability": p} for p, i in zip(values, ids, strict=True)][:TOP],
-            }
-        )
-    return images, shown
 
 
 def _save_predictions(outcomes: Sequence[Outcome], path: Path) -> None:

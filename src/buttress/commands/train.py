@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from buttress.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
@@ -59,6 +60,7 @@ def train(
         schedule: how the learning rate changes.
         resume: go on with the run in --out from its last whole checkpoint.
     """
+    recipe = _as_recipe(locals())
     settings = TrainingSettings(
         epochs=epochs,
         batch=batch,
@@ -99,8 +101,19 @@ def train(
         settings=settings,
         size=size,
         resume=resume,
+        recipe=recipe,
     )
     note(f"{run.path}: done; score it by buttress evaluate {run.path} --data ...")
+
+
+def _as_recipe(given: dict[str, Any]) -> dict[str, Any]:
+    """The flags of this call as a recipe: all but where it goes, and what was left to the default of none."""
+    values = {key: asdict(value) if is_dataclass(value) else value for key, value in given.items()}
+    return {
+        key.replace("_", "-"): str(value) if isinstance(value, Path) else value
+        for key, value in values.items()
+        if value is not None and key not in ("out", "resume")
+    }
 
 
 def _reinforced(targets: str | None, reinforcement: Path | None) -> bool:

@@ -120,7 +120,10 @@ def _batches(
 
 
 def _distances(
-    fresh_BC: NDArray[np.float32], values_BK: NDArray[np.float32], ids_BK: NDArray[np.int32], rest_B: NDArray[np.float32]
+    fresh_BC: NDArray[np.float32],
+    values_BK: NDArray[np.float32],
+    ids_BK: NDArray[np.int32],
+    rest_B: NDArray[np.float32],
 ) -> NDArray[np.float64]:
     there_BK = np.take_along_axis(fresh_BC, ids_BK.astype(np.int64), axis=1).astype(np.float64)
     other_B = np.maximum(1 - there_BK.sum(axis=1), 0)

@@ -101,7 +101,7 @@ def _card_from_json(value: dict[str, Any]) -> Card:
     if not all(isinstance(teacher, dict) for teacher in value["teachers"]):
         raise StoreError("teachers: not a list of objects")
     return Card(
-        seed=check_count(value["seed"], "seed", high=2**64 - 1),
+        seed=check_count(value["seed"], "seed", high=2**63 - 1),
         views=check_count(value["views"], "views", low=1),
         k=check_count(value["k"], "k", low=1),
         classes=check_strings(value["classes"], "classes"),

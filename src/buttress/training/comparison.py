@@ -120,10 +120,16 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
 
 
-def gain_of(raw: Mapping[str, Any], reinforced: Mapping[str, Any]) -> dict[str, Any]:
-    """Differences of the means; the gain holds where top-1 is higher and NLL lower."""
+def gain_of(
+    raw: Mapping[str, Any], reinforced: Mapping[str, Any], clean: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Differences of the means between rows; the gain holds where top-1 is higher and NLL lower.
+
+    `clean_top1` is what right labels alone would bring; none where there is no such row.
+    """
     gain = {name: reinforced[name]["mean"] - raw[name]["mean"] for name in FIGURES}
-    return {**gain, "holds": gain["top1"] > 0 and gain["nll"] < 0}
+    clean_top1 = None if clean is None else clean["top1"]["mean"] - raw["top1"]["mean"]
+    return {**gain, "clean_top1": clean_top1, "holds": gain["top1"] > 0 and gain["nll"] < 0}
 
 
 def _value(figure: Mapping[str, Any]) -> float:

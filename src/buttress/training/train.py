@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from buttress.errors import SettingsError, TrainingError
+from buttress.files import write_atomic
 from buttress.loading.batches import Batches, HardBatches, ReinforcedBatches
 from buttress.loading.loader import BatchLoader
 from buttress.metrics.score import evaluation_loader
@@ -91,6 +95,7 @@ def train_on_source(
     settings: TrainingSettings,
     size: int | None = None,
     resume: bool = False,
+    recipe: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train `model` on hard labels, or on a reinforcement where the data has one.
 
@@ -101,6 +106,7 @@ def train_on_source(
         settings: of the training.
         size: side of the views, pixels; none = the model's own.
         resume: go on with the run in `out`.
+        recipe: flags that train this run again; written to its recipe.yaml.
 
     Raises:
         ButtressError: data, model and settings do not fit together.
@@ -111,6 +117,8 @@ def train_on_source(
     settings = settings.resolved(pretrained=loaded.pretrained)
     batches = data.batches(loaded.preprocessing.size, settings.seed)
     run = _open(out, resume, loaded, data, {"model": model, **asdict(settings)})
+    if recipe is not None:
+        write_atomic(out / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False).encode())
     if resume and run.finished:
         note(f"{out}: this run is finished already")
         return run

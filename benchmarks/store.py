@@ -1,0 +1,244 @@
+"""How fast stored labels are read, beside the reference's way: one pickled file per image, as ml-dr has it.
+
+    python -m benchmarks.store [--json FILE]
+
+CPU time of this process, warm, the ways interleaved in every repetition; printed are medians and the spread of the
+repetitions. The reference (github.com/apple/ml-dr, arXiv 2303.08983) keeps the parameters, class ids and probabilities
+of all 400 views of an image in one file and reads the whole of it for each sample; so here, with the same content.
+About 40 s. This is the only place of the project that unpickles anything: files that it has just written itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from buttress.store.card import Card, Probes, RendererId, SourceInfo, settings_digest, standard_fields
+from buttress.store.codec import TopKLog8, top_k
+from buttress.store.reader import Reinforcement, open_reinforcement
+from buttress.store.writer import PartColumns, write_card, write_index, write_part, write_probes
+from buttress.views.draw import Drawer, ViewParameters
+from buttress.views.presets import preset
+
+K, CLASSES = 10, 1000
+ROWS, VIEWS = 20_000, 20
+BATCH = 256
+MLDR_FILES, MLDR_VIEWS = 100, 400
+REPETITIONS = 7
+IMAGE_SIZE = (500, 375)
+SEED = 0
+POLICY = preset("randaug")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table.
+
+    Args:
+        name: of the figure.
+        kind: "value" (microseconds of CPU time, or bytes) or "ratio" (how many times as fast as the reference).
+        samples: one per repetition.
+        better: "lower" or "higher".
+        must: the bound that the project holds itself to.
+    """
+
+    name: str
+    kind: str
+    samples: tuple[float, ...]
+    better: str
+    must: float
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def holds(self) -> bool:
+        return self.median <= self.must if self.better == "lower" else self.median >= self.must
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "name": self.name,
+            self.kind: self.median,
+            "better": self.better,
+            "must": self.must,
+            "spread": [min(self.samples), max(self.samples)],
+            "holds": self.holds,
+        }
+
+
+def peaked_rows(count: int) -> np.ndarray:
+    """Probabilities `[count, C]` of a confident teacher: softmax of normal logits of standard deviation 3."""
+    logits = np.random.default_rng(SEED).normal(0, 3, (count, CLASSES))
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: np.ndarray = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
+
+
+def write_store(folder: Path) -> Reinforcement:
+    """A reinforcement of 20,000 samples x 20 views, k = 10 of 1,000 classes."""
+    codec, generator = TopKLog8(K, CLASSES), np.random.default_rng(SEED)
+    pool = codec.encode(*top_k(peaked_rows(4_000), K))
+    ids = generator.permutation(ROWS).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
+    settings: dict[str, Any] = {
+        "seed": SEED,
+        "k": K,
+        "classes": tuple(f"class {i}" for i in range(CLASSES)),
+        "policy": POLICY,
+        "renderer": RendererId(id="opencv-linear", version=1),
+        "teachers": (),
+        "labelling": {},
+    }
+    entry = write_part(
+        folder,
+        row_block=0,
+        first_row=0,
+        first_view=0,
+        labels_VNS=pool[generator.integers(0, len(pool), (VIEWS, ROWS))],
+        columns=PartColumns(id_hashes=ids, hard_labels=np.zeros(ROWS, np.int32), content_hashes=ids | np.uint64(1)),
+        settings_digest=settings_digest(**settings),
+    )
+    write_index(folder, ids)
+    card = Card(
+        **settings,
+        views=VIEWS,
+        probes=Probes(sha256=write_probes(folder, np.zeros((16, 64, 64, 3), np.uint8)), versions={}),
+        source=SourceInfo(uri="made", count=ROWS, fingerprint="", rows=ROWS),
+        fields=standard_fields(K, CLASSES),
+        versions={},
+        skipped=(),
+        parts=(entry,),
+    )
+    write_card(folder, card)
+    return open_reinforcement(folder)
+
+
+def write_reference(folder: Path) -> list[Path]:
+    """A file per image as the reference writes it: pickle protocol 4, its compressed form (numbers in nested lists)."""
+    drawer, paths = Drawer(POLICY, SEED), []
+    values_BK, ids_BK = top_k(peaked_rows(MLDR_VIEWS), K)
+    said = list(zip(ids_BK.tolist(), values_BK.tolist(), strict=True))
+    for number in range(MLDR_FILES):
+        parameters = [drawer.parameters(number, view, IMAGE_SIZE) for view in range(MLDR_VIEWS)]
+        views = [{"params": compressed(p), "prob": said[view]} for view, p in enumerate(parameters)]
+        paths.append(folder / f"{number}.pth.tar")
+        torch.save((number, views), paths[-1], pickle_protocol=4)
+    return paths
+
+
+def compressed(parameters: ViewParameters) -> list[Any]:
+    """A view's parameters as the reference stores them: boxes in whole pixels, ops by number."""
+    boxes = [[round(side * 224) for side in box] for box in (parameters.box, *parameters.erase)]
+    ops = [[OPS.index(name), magnitude] for name, magnitude in parameters.augment]
+    return [boxes, parameters.flip, ops]
+
+
+def cpu_us(work: Callable[[], int]) -> float:
+    """Microseconds of CPU time per thing; `work` returns how many it did."""
+    start = time.process_time_ns()
+    count = work()
+    return (time.process_time_ns() - start) / 1e3 / count
+
+
+def measure(reinforcement: Reinforcement, paths: list[Path]) -> list[Figure]:
+    """Time the ways of reading, interleaved, and make figures of them."""
+    generator = np.random.default_rng(SEED)
+    rows = generator.integers(0, ROWS, 20 * BATCH)
+    views = generator.integers(0, VIEWS, len(rows)).tolist()
+    hashes, singles = reinforcement.id_hashes[rows].tolist(), rows.tolist()
+    batches = rows.reshape(-1, BATCH)
+    drawer = Drawer(POLICY, SEED)
+
+    def one() -> int:
+        for row, view, id_hash in zip(singles, views, hashes, strict=True):
+            drawer.parameters(id_hash, view, IMAGE_SIZE)
+            reinforcement.target(row, view)
+        return len(singles)
+
+    def label_only() -> int:
+        for row, view in zip(singles, views, strict=True):
+            reinforcement.target(row, view)
+        return len(singles)
+
+    def batched() -> int:
+        for view in range(VIEWS):
+            for rows_B in batches:
+                reinforcement.targets(rows_B, view)
+        return VIEWS * batches.size
+
+    def reference() -> int:
+        for number, path in enumerate(paths):
+            torch.load(path, weights_only=False)[1][number]
+        return len(paths)
+
+    ways = (one, label_only, batched, reference)
+    for way in ways:
+        way()
+    times = np.array([[cpu_us(way) for way in ways] for _ in range(REPETITIONS)]).T
+    return figures(reinforcement.codec.stride, *times)
+
+
+def figures(
+    stride: int, one_us: np.ndarray, label_us: np.ndarray, batch_us: np.ndarray, reference_us: np.ndarray
+) -> list[Figure]:
+    """The table's lines; ratios are of times taken in the same repetition."""
+
+    def line(name: str, kind: str, samples: np.ndarray, better: str, must: float) -> Figure:
+        return Figure(name, kind, tuple(samples.tolist()), better, must)
+
+    return [
+        line("store.read_one_us", "value", one_us, "lower", 15),
+        line("store.read_batch_us", "value", batch_us, "lower", 2),
+        line("store.vs_mldr_one", "ratio", reference_us / one_us, "higher", 35),
+        line("store.vs_mldr_batch", "ratio", reference_us / batch_us, "higher", 250),
+        line("store.stride", "value", np.array([stride]), "lower", 23),
+        line("store.label_one_us", "value", label_us, "lower", 12),
+    ]
+
+
+def table(lines: list[Figure]) -> str:
+    """The figures for a terminal."""
+    rows = [f"{'':24}{'median':>10}  {'smallest .. largest':>22}  {'must':>10}"]
+    for line in lines:
+        sign, unit = ("<=" if line.better == "lower" else ">="), ("x" if line.kind == "ratio" else "")
+        spread = f"{min(line.samples):.2f} .. {max(line.samples):.2f}"
+        verdict = "holds" if line.holds else "FAILS"
+        rows.append(f"{line.name:24}{line.median:>9.2f}{unit:1}  {spread:>22}  {sign} {line.must:>7g}  {verdict}")
+    return "\n".join(rows)
+
+
+def main() -> int:
+    """Measure, print, and write the figures where asked; returns 1 where a bound does not hold."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = [Path(temporary, name) for name in ("store", "reference")]
+        for folder in folders:
+            folder.mkdir()
+        lines = measure(write_store(folders[0]), write_reference(folders[1]))
+    print(f"k = {K} of {CLASSES} classes, policy randaug; CPU microseconds; median of {REPETITIONS} repetitions")
+    print(
+        f"read_one: one record with its view's parameters; label_one: without; read_batch: each, in batches of {BATCH}"
+    )
+    print(table(lines))
+    if arguments.json:
+        arguments.json.write_text(json.dumps([line.to_json() for line in lines], indent=1) + "\n")
+    return 0 if all(line.holds for line in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
