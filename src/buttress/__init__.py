@@ -32,7 +32,7 @@ _PUBLIC = {
     "verify": "buttress.commands.verify",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_PUBLIC)]
 
 
 def __getattr__(name: str) -> Any:

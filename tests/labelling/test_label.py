@@ -184,7 +184,7 @@ def test_two_ids_with_one_hash_are_named(source, colour_teacher, tmp_path, monke
 def test_a_full_disk_is_refused_before_the_work(source, colour_teacher, tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(1000))
-    with pytest.raises(LabellingError, match="1.0 kB are free"):
+    with pytest.raises(LabellingError, match=r"1\.0 kB are free"):
         run(source, colour_teacher, tmp_path / "plus")
 
 

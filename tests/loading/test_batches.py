@@ -121,7 +121,7 @@ def test_bad_images_are_left_out_counted_and_limited(source, photos, capsys):
     assert len(batch.ids) == 23
     assert source.ids[3] not in batch.ids
     assert f"{source.ids[3]}: image cannot be decoded" in capsys.readouterr().err
-    with pytest.raises(SourceError, match="1 of 24 images cannot be decoded, more than 0.10%"):
+    with pytest.raises(SourceError, match=r"1 of 24 images cannot be decoded, more than 0\.10%"):
         list(BatchLoader(batches, batch=24, shuffle=False))
 
 

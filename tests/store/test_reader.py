@@ -51,7 +51,8 @@ def test_columns_and_sizes(stored):
 def test_targets_are_what_the_teacher_said(stored):
     plan, reinforcement = stored
     rows = np.array([6, 1, 3])
-    dense_BC = densify(*reinforcement.targets(rows, 2), 7)
+    values_BK, ids_BK, rest_B = reinforcement.targets(rows, 2)
+    dense_BC = densify(values_BK, ids_BK, rest_B, 7)
     said_BC = plan.probabilities_VNC[2, rows]
     kept_BC = said_BC >= np.sort(said_BC, axis=1)[:, -3:-2]
     np.testing.assert_allclose(dense_BC[kept_BC], said_BC[kept_BC], rtol=0.06)

@@ -155,7 +155,8 @@ def test_an_imagenet_teacher_knows_real_photos(real_data):
     folder = real_data / "photos" / "imagenette224" / "val"
     classes = tuple(sorted(path.name for path in folder.iterdir()))
     files = [file for name in classes for file in sorted((folder / name).iterdir())[:2]]
-    views_BHWC = np.stack([cv2.resize(np.asarray(cv2.imread(str(file)), np.uint8)[..., ::-1], (160, 160)) for file in files])
+    images = [np.asarray(cv2.imread(str(file)))[..., ::-1] for file in files]
+    views_BHWC = np.stack([cv2.resize(image, (160, 160)) for image in images]).astype(np.uint8)
     weights = real_data / "weights" / "mobilenetv2_100.fp16.safetensors"
     teacher = open_teacher(f"timm:mobilenetv2_100@{weights}", size=160, source_classes=classes)
     right = teacher.probabilities(views_BHWC).argmax(axis=1) == np.repeat(np.arange(10), 2)

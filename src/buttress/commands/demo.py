@@ -23,6 +23,7 @@ FORMAT, VERSION = "buttress-demo", 1
 MARK = ".buttress-demo"  # says that the folder is a demo's, whose results may be replaced
 TEACHER_EPOCHS = 40
 TEACHER_MODEL = "timm:test_resnet"  # twice the student's parameters, three times its images
+FEW_VIEWS = 10_000  # up to here, starting a labelling process per core takes longer than they save
 SHOWN = 12
 
 
@@ -95,8 +96,9 @@ def demo(
     settings = _settings(DIGITS if data is None else FOLDER, {**given, "seeds": seeds})
     asked = {"data": data, "teacher": teacher, "val": val, "out": out, **given, "seeds": seeds}
     words = [word for name, value in asked.items() if value is not None for word in (f"--{name}", str(value))]
+    _check_ready(out, [teacher, data, val])
     sets = _sets(data, teacher, val)
-    _check_ready(out)
+    _make_room(out)
     results = _run(sets, teacher, settings, out, shlex.join(["buttress", "demo", *words]))
     _print_table(results, out)
     return 0 if results["gain"]["holds"] else 1
@@ -130,18 +132,25 @@ def _as_uri(text: str) -> str:
     return f"folder:{text}" if Path(text).is_dir() else text
 
 
-def _check_ready(out: Path) -> None:
-    """Fail before the work, not after it; then make room in `out`."""
+def _check_ready(out: Path, inputs: Sequence[str | None]) -> None:
+    """Fail before the work, not after it."""
     from buttress.errors import SettingsError
     from buttress.pages.report import require_libraries
 
     require_libraries()
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise SettingsError(f"{out}: holds something that is not a demo's; name another --out")
+    for text in filter(None, inputs):
+        if Path(text.split(":", 1)[-1]).resolve().is_relative_to(out.resolve()):
+            raise SettingsError(f"{text}: lies in {out}, which is replaced; name another --out")
+
+
+def _make_room(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
     for name in ("teacher", "reinforcement", "runs"):
-        shutil.rmtree(out / name, ignore_errors=True)
+        if (out / name).exists():
+            shutil.rmtree(out / name)
     for name in ("results.json", "predictions.safetensors", "report.html"):
         (out / name).unlink(missing_ok=True)
 
@@ -240,8 +249,7 @@ def _reinforce(source: Source, teacher: str, settings: DemoSettings, policy: Pol
 
     assert source.classes is not None
     spec = TeacherSpec(uri=teacher, source_classes=tuple(source.classes))
-    # A process per core costs more to start than a few thousand small views cost to label.
-    workers = 0 if teacher.startswith("run:") else None
+    workers = 0 if settings.views * len(source) <= FEW_VIEWS else None
     label_source(source, spec, policy, LabelSettings(views=settings.views, workers=workers), out)
     return open_reinforcement(out)
 

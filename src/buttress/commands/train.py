@@ -108,7 +108,10 @@ def train(
 
 def _as_recipe(given: dict[str, Any]) -> dict[str, Any]:
     """The flags of this call as a recipe: all but where it goes, and what was left to the default of none."""
-    values = {key: asdict(value) if is_dataclass(value) else value for key, value in given.items()}
+    values = {
+        key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for key, value in given.items()
+    }
     return {
         key.replace("_", "-"): str(value) if isinstance(value, Path) else value
         for key, value in values.items()

@@ -92,7 +92,7 @@ def estimate(
     per_image = min(settings.views, DRY_RUN_VIEWS)
     images = max(1, DRY_RUN_VIEWS // per_image)
     renderer, count = Renderer(identity.policy, identity.seed), 0
-    pixels = []
+    pixels: list[NDArray[np.uint8]] = []
     started = time.perf_counter()
     for index in np.linspace(0, len(source) - 1, min(images, len(source))).astype(np.int64).tolist():
         try:

@@ -125,6 +125,7 @@ def _distances(
     ids_BK: NDArray[np.int32],
     rest_B: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    there_BK = np.take_along_axis(fresh_BC, ids_BK.astype(np.int64), axis=1).astype(np.float64)
+    there_BK: NDArray[np.float64] = np.take_along_axis(fresh_BC, ids_BK.astype(np.int64), axis=1).astype(np.float64)
     other_B = np.maximum(1 - there_BK.sum(axis=1), 0)
-    return 0.5 * (np.abs(there_BK - values_BK).sum(axis=1) + np.abs(other_B - rest_B))
+    distances_B: NDArray[np.float64] = 0.5 * (np.abs(there_BK - values_BK).sum(axis=1) + np.abs(other_B - rest_B))
+    return distances_B

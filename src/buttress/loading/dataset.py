@@ -52,7 +52,8 @@ class ReinforcedDataset(Dataset[tuple[Tensor, Tensor]]):
         self._batches = ReinforcedBatches(open_source(source), store, size=size, p=p, missing=missing, seed=seed)
         if self._batches.coverage.changed:
             note(self._batches.coverage.line())
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         self._scale = None if normalize is None else tuple(torch.tensor(v).view(3, 1, 1) for v in normalize)
 
     @property

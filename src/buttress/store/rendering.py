@@ -27,7 +27,7 @@ def check_renderer(reinforcement: Reinforcement) -> str | None:
     if (card.renderer.id, card.renderer.version) != (RENDERER, RENDERER_VERSION):
         raise StoreError(
             f"{reinforcement.path}: its views were drawn by the renderer {card.renderer.id} version "
-            f"{card.renderer.version}, this buttress has {RENDERER} version {RENDERER_VERSION}; install the buttress that "
+            f"{card.renderer.version}, this buttress has {RENDERER} version {RENDERER_VERSION}; install the one that "
             f"made it ({card.versions.get('buttress', 'unknown')}), or run buttress reinforce anew into another folder"
         )
     difference = compare_probes(reinforcement.probes(), probe_views(card.policy, card.seed))

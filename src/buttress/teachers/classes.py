@@ -81,7 +81,7 @@ def choose_classes(
     *,
     mode: str,
     source_classes: tuple[str, ...] | None,
-    class_map: Path | None,
+    class_map: Path | Mapping[str, Sequence[str | int]] | None,
     teacher: str,
 ) -> ClassMap:
     """Decide what becomes of a teacher's outputs.
@@ -91,7 +91,7 @@ def choose_classes(
 
     Raises: ModelError, naming each source class without a match, with several, or that shares one with another class.
     """
-    written = {} if class_map is None else read_class_map(class_map)
+    written, place = _written(class_map)
     if mode == "teacher":
         return ClassMap(classes=teacher_classes)
     if source_classes is None and not written:
@@ -100,12 +100,21 @@ def choose_classes(
     wanted = tuple(written) if source_classes is None else source_classes
     for name in written:
         if name not in wanted:
-            raise ModelError(f"{class_map}: {name!r} is not a class of the source{did_you_mean(name, wanted)}")
+            raise ModelError(f"{place}: {name!r} is not a class of the source{did_you_mean(name, wanted)}")
     if not written and teacher_classes in (None, wanted):
         return ClassMap(classes=wanted)
-    groups = _groups(wanted, written, teacher_classes, teacher, class_map)
+    groups = _groups(wanted, written, teacher_classes, teacher, place)
     _refuse_shared(wanted, groups, teacher_classes)
     return ClassMap(classes=wanted, groups=groups)
+
+
+def _written(class_map: Path | Mapping[str, Sequence[str | int]] | None) -> tuple[dict[str, list[str | int]], str]:
+    """A class map and the name it has in errors."""
+    if class_map is None:
+        return {}, ""
+    if isinstance(class_map, Path):
+        return read_class_map(class_map), str(class_map)
+    return {name: list(entries) for name, entries in class_map.items()}, "class map"
 
 
 def _groups(
@@ -113,7 +122,7 @@ def _groups(
     written: Mapping[str, list[str | int]],
     teacher_classes: tuple[str, ...] | None,
     teacher: str,
-    file: Path | None,
+    file: str,
 ) -> tuple[tuple[int, ...], ...]:
     index = _TeacherNames(teacher_classes or ())
     groups: list[tuple[int, ...]] = []
@@ -174,7 +183,7 @@ def _names_of(name: str) -> list[str]:
     return [normalised(part) for part in parts if normalised(part)] or [name]
 
 
-def _written_index(entry: str | int, index: _TeacherNames, name: str, file: Path | None) -> int:
+def _written_index(entry: str | int, index: _TeacherNames, name: str, file: str) -> int:
     if isinstance(entry, int):
         if entry < 0 or (index.classes and entry >= len(index.classes)):
             raise ModelError(f"{file}: {name!r}: the teacher has no class number {entry} (it has {len(index.classes)})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -51,7 +52,7 @@ class TeacherSpec:
     uri: `timm:NAME`, `timm:NAME@FILE`, `run:DIR` or `python:pkg.mod:func`.
     size: pixels of the views it sees; None = its own. temperature: above 0, divides the logits.
     classes: `source` cuts its outputs to the source's classes, `teacher` keeps its own.
-    source_classes: the source's class names, None where it has none. class_map: YAML file, source class -> teacher's.
+    source_classes: the source's class names, None where it has none. class_map: YAML file, or what it holds: source class -> the teacher's.
     precision: `auto` takes bf16 where the machine computes it natively. threads: of torch; None = torch's choice.
     """
 
@@ -60,7 +61,7 @@ class TeacherSpec:
     temperature: float = 1.0
     classes: ClassesMode = "source"
     source_classes: tuple[str, ...] | None = None
-    class_map: Path | None = None
+    class_map: Path | Mapping[str, Sequence[str | int]] | None = None
     precision: Precision = "auto"
     threads: int | None = None
 
