@@ -16,7 +16,7 @@ MAX_JSON_DEPTH = 32
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that a reader sees the old file or the whole new one, also after a crash (temp, fsync, rename)."""
+    """Write so that a reader sees the old file or the whole new one, also after a crash (temp, fsync, rename)."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -12,7 +12,7 @@ import pytest
 
 from buttress.errors import LabellingError, SourceError
 from buttress.labelling import block as block_module
-from buttress.labelling import growth, label, preflight
+from buttress.labelling import growth, label, pool
 from buttress.labelling.label import label_source
 from buttress.labelling.settings import LabelSettings
 from buttress.sources import Relabelled, Subset, id_hash, open_source
@@ -63,7 +63,7 @@ def test_the_store_holds_what_the_teacher_says_of_each_view(source, colour_teach
 def test_R9_the_bytes_do_not_depend_on_workers_or_order(source, colour_teacher, tmp_path, monkeypatch):
     run(source, colour_teacher, tmp_path / "serial")
     run(source, colour_teacher, tmp_path / "pool", workers=2)
-    forwards = label.run_blocks
+    forwards = pool.run_blocks
     monkeypatch.setattr(label, "run_blocks", lambda blocks, job, n: forwards(list(reversed(blocks)), job, n))
     run(source, colour_teacher, tmp_path / "backwards")
     assert bytes_of(tmp_path / "serial") == bytes_of(tmp_path / "pool") == bytes_of(tmp_path / "backwards")
@@ -71,7 +71,7 @@ def test_R9_the_bytes_do_not_depend_on_workers_or_order(source, colour_teacher, 
 
 def test_an_interrupted_labelling_goes_on_and_redoes_nothing(source, colour_teacher, tmp_path, monkeypatch):
     run(source, colour_teacher, tmp_path / "whole")
-    labelled = []
+    labelled: list[int] = []
     really = block_module._label
 
     def interrupted(block, job):
@@ -85,7 +85,12 @@ def test_an_interrupted_labelling_goes_on_and_redoes_nothing(source, colour_teac
         run(source, colour_teacher, tmp_path / "cut")
     first = list(labelled)
     labelled.clear()
-    monkeypatch.setattr(block_module, "_label", lambda block, job: labelled.append(block.number) or really(block, job))
+
+    def counted(block, job):
+        labelled.append(block.number)
+        return really(block, job)
+
+    monkeypatch.setattr(block_module, "_label", counted)
     run(source, colour_teacher, tmp_path / "cut")
     assert not set(first) & set(labelled)
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
@@ -183,7 +188,7 @@ def test_two_ids_with_one_hash_are_named(source, colour_teacher, tmp_path, monke
 
 def test_a_full_disk_is_refused_before_the_work(source, colour_teacher, tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1000))
     with pytest.raises(LabellingError, match=r"1\.0 kB are free"):
         run(source, colour_teacher, tmp_path / "plus")
 

@@ -152,7 +152,7 @@ def test_the_dataset_is_plain_torch(source, store, photos):
 def test_the_epoch_reaches_workers_that_live_on(source, store):
     dataset = ReinforcedDataset(source, store, size=24, p=1.0)
     loader = torch.utils.data.DataLoader(dataset, batch_size=8, num_workers=1, persistent_workers=True)
-    seen = {}
+    seen: dict[int, list[torch.Tensor]] = {}
     for epoch in (0, 1, 0):
         dataset.set_epoch(epoch)
         seen.setdefault(epoch, []).append(torch.cat([images for images, _ in loader]))

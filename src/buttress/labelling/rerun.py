@@ -1,4 +1,4 @@
-"""Ask the teacher again about a sample of views, and compare with what is stored (R15: proof that nothing has drifted)."""
+"""Ask the teacher again about a sample of views, and compare with what is stored."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ class TeacherSpec:
     uri: `timm:NAME`, `timm:NAME@FILE`, `run:DIR` or `python:pkg.mod:func`.
     size: pixels of the views it sees; None = its own. temperature: above 0, divides the logits.
     classes: `source` cuts its outputs to the source's classes, `teacher` keeps its own.
-    source_classes: the source's class names, None where it has none. class_map: YAML file, or what it holds: source class -> the teacher's.
+    source_classes: the source's class names, None where it has none.
+    class_map: YAML file, or what it holds: source class -> the teacher's.
     precision: `auto` takes bf16 where the machine computes it natively. threads: of torch; None = torch's choice.
     """
 
