@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, *, package: str = PACKAGE, verbs: Se
     verb, *rest = words
     if verb not in verbs:
         suggestion = did_you_mean(verb, verbs)
-        return _failed("buttress", f"there is no command {verb!r}{suggestion}; `buttress --help` lists them")
+        return _failed("buttress", f"there is no command {verb!r} (`buttress --help` lists them){suggestion}")
     try:
         function = getattr(importlib.import_module(f"{package}.{verb}"), verb)
         given = settings(function, rest)

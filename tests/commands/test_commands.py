@@ -91,6 +91,43 @@ def test_misuse_is_told_in_one_line(photos, plus, colour_teacher, tmp_path, caps
         assert (code, expected in line) == (2, True), (argv, line)
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_training_refuses_what_does_not_belong(photos, plus, tmp_path, capsys, workers, monkeypatch):
+    out = tmp_path / "r"
+    train = ["train", "--model", MODEL, "--data", f"folder:{photos}", "--reinforcement", plus, *TRAIN, "--out", out]
+    train += ["--workers", workers]
+
+    def refused(expected: str) -> None:
+        code, line = said(capsys, train)
+        assert (code, expected in line) == (2, True), line
+        assert not (out / "model.safetensors").exists()
+        shutil.rmtree(out, ignore_errors=True)
+
+    image = photos / "red" / "02.png"
+    kept = image.read_bytes()
+    image.write_bytes((photos / "red" / "05.png").read_bytes())
+    refused("red/02.png: the image has changed since the teacher saw it")
+    image.write_bytes(kept)
+    image.rename(photos / "red" / "renamed.png")
+    refused("red/renamed.png has no stored labels")
+    (photos / "red" / "renamed.png").rename(image)
+    (photos / "red").rename(photos / "rot")
+    refused("other class names (+rot, -red)")
+    (photos / "rot").rename(photos / "red")
+    part = plus / "part-00000-v0000.safetensors"
+    data = part.read_bytes()
+    part.write_bytes(data[:-1] + bytes([data[-1] ^ 4]))
+    refused("part-00000-v0000.safetensors")
+    part.write_bytes(data)
+    card = plus / "reinforcement.json"
+    text = card.read_text()
+    card.write_text(text.replace('"version": 1', '"version": 2'))
+    refused("newer")
+    card.write_text(text)
+    monkeypatch.setattr("buttress.store.rendering.RENDERER", "another")
+    refused("drawn by the renderer opencv-linear version 1")
+
+
 def test_verify_finds_what_does_not_belong(photos, plus, tmp_path, capsys):
     path = photos / "red" / "02.png"
     shutil.copy(photos / "red" / "05.png", path)

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from PIL import Image
 from buttress.commands import demo as demo_module
 from buttress.commands.demo import demo
 from buttress.errors import SettingsError
-from buttress.sources import Relabelled
 from buttress.sources.comparison_sets import digit_sets
 from buttress.store.reader import open_reinforcement
 from buttress.store.writer import PartColumns, write_card, write_part
@@ -50,7 +50,7 @@ def mislead(views_BHWC):
 teach.size = mislead.size = 8
 teach.classes = mislead.classes = tuple("0123456789")
 '''
-TINY = {"size": 16, "views": 6, "epochs": 10, "seeds": 2}
+TINY: dict[str, Any] = {"size": 16, "views": 6, "epochs": 10, "seeds": 2}
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +91,11 @@ def recomputed(logits_NC, labels_N):
 
 def test_the_sets_share_no_image():
     sets = digit_sets()
+    assert sets.teacher is not None
+    assert sets.clean is not None
     groups = [sets.train, sets.test, sets.teacher]
     ids = [set(source.ids) for source in groups]
-    pixels = [{source[i].data.tobytes() for i in range(len(source))} for source in groups]
+    pixels = [{bytes(np.asarray(source[i].data)) for i in range(len(source))} for source in groups]
     for one in range(3):
         for other in range(one):
             assert not ids[one] & ids[other]
@@ -146,6 +148,7 @@ def test_the_store_and_the_views_of_the_page_are_those_of_the_reinforcement(show
     assert results["store"]["bytes"] == sum(file.stat().st_size for file in (out / "reinforcement").iterdir())
     assert (results["store"]["views"], results["store"]["samples"]) == (6, 300)
     sets = digit_sets()
+    assert sets.clean is not None
     for entry in results["views"]:
         row = sets.train.ids.index(entry["id"])
         values, ids, _ = store.target(row, entry["view"])
@@ -219,14 +222,15 @@ def test_the_demo_trains_its_own_teacher_on_images_of_its_own(tmp_path, monkeypa
 
 
 def test_a_folder_of_ones_own(teachers, tmp_path):
-    sets = digit_sets()
-    clean = Relabelled(sets.clean, sets.clean.labels)
+    clean = digit_sets().clean
+    assert clean is not None
     for index in range(120):
         sample = clean[index]
+        assert isinstance(sample.data, np.ndarray)
         path = tmp_path / "photos" / str(sample.label) / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sample.data).save(path)
-    tiny = {"size": 16, "views": 2, "epochs": 1, "seeds": 1, "batch": 32, "model": "timm:test_mambaout"}
+    tiny: dict[str, Any] = {"size": 16, "views": 2, "epochs": 1, "seeds": 1, "batch": 32, "model": "timm:test_mambaout"}
     demo(data=str(tmp_path / "photos"), teacher=f"{teachers}:teach", out=tmp_path / "demo", policy="small", **tiny)
     results = results_of(tmp_path / "demo")
     assert [row["name"] for row in results["rows"]] == ["raw", "reinforced"]

@@ -60,6 +60,24 @@ def test_the_store_holds_what_the_teacher_says_of_each_view(source, colour_teach
     assert check_integrity(tmp_path / "plus").whole
 
 
+def test_R14_students_see_the_very_pixels_that_the_teacher_saw(source, colour_teacher, tmp_path):
+    import colour_teacher as module
+
+    from buttress.loading.batches import ReinforcedBatches
+    from buttress.loading.order import view_of_epoch
+
+    seen = []
+    quick = module.look
+    module.look = lambda views_BHWC: seen.append(views_BHWC.copy()) or quick(views_BHWC)
+    module.look.size, module.look.classes = quick.size, quick.classes
+    store = run(source, colour_teacher, tmp_path / "plus")
+    teacher_RVHWC = np.concatenate(seen)[-24 * 4 :].reshape(24, 4, 24, 24, 3)  # what came before was the sanity look
+    batches = ReinforcedBatches(Subset(source, range(23, -1, -1)), store, size=24, p=1.0)
+    for epoch in range(8):
+        student = batches.batch(range(24), epoch).views_BHWC
+        np.testing.assert_array_equal(student[::-1], teacher_RVHWC[:, view_of_epoch(0, epoch, 4)])
+
+
 def test_R9_the_bytes_do_not_depend_on_workers_or_order(source, colour_teacher, tmp_path, monkeypatch):
     run(source, colour_teacher, tmp_path / "serial")
     run(source, colour_teacher, tmp_path / "pool", workers=2)

@@ -156,7 +156,6 @@ def _make_room(out: Path) -> None:
 
 
 def _run(sets: ComparisonSets, teacher: str | None, settings: DemoSettings, out: Path, command: str) -> dict[str, Any]:
-    import torch
 
     from buttress.errors import SettingsError
     from buttress.files import read_json, write_json
@@ -165,7 +164,7 @@ def _run(sets: ComparisonSets, teacher: str | None, settings: DemoSettings, out:
     from buttress.training.comparison import compare
 
     clock = _Clock()
-    threads = _threads(settings)
+    _limit_threads(settings.size)
     policy, training = _policy(settings), _training(settings)
     uri, top1 = teacher, None
     if uri is None:
@@ -173,7 +172,6 @@ def _run(sets: ComparisonSets, teacher: str | None, settings: DemoSettings, out:
             uri, top1 = _train_teacher(sets, settings, policy, out / "teacher")
     with clock.part("images labelled"):
         store = _reinforce(sets.train, uri, settings, policy, out / "reinforcement")
-    torch.set_num_threads(threads)  # labelling uses one thread per process, and leaves it so
     arms = _arms(sets, policy, store)
     with clock.part(f"{len(arms) * settings.seeds} students trained and scored"):
         outcomes = compare(
@@ -195,13 +193,12 @@ def _run(sets: ComparisonSets, teacher: str | None, settings: DemoSettings, out:
     return results
 
 
-def _threads(settings: DemoSettings) -> int:
-    """Threads for training: one where views are so small that more of them only wait for one another."""
+def _limit_threads(size: int) -> None:
+    """One thread where views are so small that more of them only wait for one another."""
     import torch
 
-    if settings.size <= 32:
+    if size <= 32:
         torch.set_num_threads(1)
-    return torch.get_num_threads()
 
 
 def _policy(settings: DemoSettings) -> Policy:
@@ -293,7 +290,7 @@ def _results(
         },
         "setup": {
             **asdict(settings),
-            "policy": policy.to_json(),
+            "policy": ", ".join(map(str, policy.ops)),
             "images": sets.train.uri,
             "test images": sets.test.uri,
         },

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from buttress.errors import SourceError
+from buttress.errors import ButtressError, SourceError
 from buttress.loading.batches import ArrayBatch, Batches
 from buttress.loading.order import epoch_order
 from buttress.loading.targets import Batch, SparseTargets
@@ -22,15 +22,21 @@ from buttress.terminal import warn
 Request = tuple[int, NDArray[np.int64]]
 
 
-class _Fetch(Dataset[ArrayBatch]):
-    """Turns (epoch, indices) into a batch; this is what the worker processes run."""
+class _Fetch(Dataset[ArrayBatch | ButtressError]):
+    """Turns (epoch, indices) into a batch; this is what the worker processes run.
+
+    The user's mistakes come back as values: raised in a worker, torch would wrap them in the text of a traceback.
+    """
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
 
-    def __getitem__(self, request: Request) -> ArrayBatch:
+    def __getitem__(self, request: Request) -> ArrayBatch | ButtressError:
         epoch, indices = request
-        return self.batches.batch(indices, epoch)
+        try:
+            return self.batches.batch(indices, epoch)
+        except ButtressError as failure:
+            return failure
 
 
 class _Requests:
@@ -72,7 +78,7 @@ class BatchLoader:
         self._batches, self._max_bad = batches, max_bad
         self._requests = _Requests(batches.usable, batch, seed, shuffle)
         self._bad: set[str] = set()
-        self._loader: DataLoader[ArrayBatch] = DataLoader(
+        self._loader: DataLoader[ArrayBatch | ButtressError] = DataLoader(
             _Fetch(batches),
             sampler=self._requests,
             batch_size=None,
@@ -99,6 +105,8 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for arrays in self._loader:
+            if isinstance(arrays, ButtressError):
+                raise arrays
             self._count_bad(arrays.undecodable)
             if len(arrays.index_B):
                 yield self._to_torch(arrays)

@@ -5,6 +5,8 @@ Shape legend: B views, T the network's outputs, C the classes kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,13 +35,11 @@ class NetworkTeacher:
 
         Raises: ModelError, where its classes or its input size do not fit.
         """
-        if spec.threads is not None:
-            torch.set_num_threads(spec.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         precision = choose_precision(spec.precision, device)
         self._loaded = at_size(loaded, spec.size or loaded.preprocessing.size)
         self.size = self._loaded.preprocessing.size
-        self.spec = replace(spec, size=self.size, precision=precision, threads=torch.get_num_threads())
+        self.spec = replace(spec, size=self.size, precision=precision, threads=spec.threads or torch.get_num_threads())
         self._map = choose_classes(
             loaded.classes,
             mode=spec.classes,
@@ -110,10 +110,21 @@ class NetworkTeacher:
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         # Autocast and not bf16 weights: as fast, and half as far from float32 (the normalisations stay in float32).
         half = torch.autocast(self._device.type, torch.bfloat16, enabled=self.spec.precision == "bf16")
-        with torch.inference_mode(), exact, half:
+        with _threads(self.spec.threads or 1), torch.inference_mode(), exact, half:
             inputs = normalise(images_BCHW, self._loaded.preprocessing)
             logits: NDArray[np.float32] = self._module(inputs).float().cpu().numpy()
         return logits
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch at `count` threads, and then as it was: what a teacher needs is not for its caller to find."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_precision(asked: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
