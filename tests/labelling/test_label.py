@@ -60,16 +60,22 @@ def test_the_store_holds_what_the_teacher_says_of_each_view(source, colour_teach
     assert check_integrity(tmp_path / "plus").whole
 
 
-def test_R14_students_see_the_very_pixels_that_the_teacher_saw(source, colour_teacher, tmp_path):
+def test_R14_students_see_the_very_pixels_that_the_teacher_saw(source, colour_teacher, tmp_path, monkeypatch):
     import colour_teacher as module
 
     from buttress.loading.batches import ReinforcedBatches
     from buttress.loading.order import view_of_epoch
 
-    seen = []
+    seen: list[np.ndarray] = []
     quick = module.look
-    module.look = lambda views_BHWC: seen.append(views_BHWC.copy()) or quick(views_BHWC)
-    module.look.size, module.look.classes = quick.size, quick.classes
+
+    def watched(views_BHWC):
+        seen.append(views_BHWC.copy())
+        return quick(views_BHWC)
+
+    monkeypatch.setattr(module, "look", watched)
+    monkeypatch.setattr(watched, "size", quick.size, raising=False)
+    monkeypatch.setattr(watched, "classes", quick.classes, raising=False)
     store = run(source, colour_teacher, tmp_path / "plus")
     teacher_RVHWC = np.concatenate(seen)[-24 * 4 :].reshape(24, 4, 24, 24, 3)  # what came before was the sanity look
     batches = ReinforcedBatches(Subset(source, range(23, -1, -1)), store, size=24, p=1.0)
