@@ -3,7 +3,7 @@
     python -m benchmarks.imagenette reinforce     # label once (the store goes to --work)
     python -m benchmarks.imagenette tune          # choose the learning rates on held-back training images
     python -m benchmarks.imagenette run           # the comparison; every run is a line of docs/results/imagenette.jsonl
-    python -m benchmarks.imagenette table         # the tables, made from that file alone
+    python -m benchmarks.imagenette table         # the table, made from that file alone (`readme`: into README.md)
 
 Cases: `all` labels; `wrong` = 20 % of the labels wrong; `few` = 10 % of the images labelled (the reinforced student
 sees all images and no label). Arms: `hard`, `smooth` (hard labels with smoothing 0.1), `reinforced`. Same student,
@@ -30,6 +30,10 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "imagenette.jsonl"
+README = Path(__file__).parents[1] / "README.md"
+MARK = "<!-- imagenette table: made by `python -m benchmarks.imagenette readme` -->"
+CASE_NAMES = {"all": "all right", "wrong": "20 % wrong", "few": "10 % labelled"}
+ARM_NAMES = {"hard": "hard labels", "smooth": "hard labels, smoothing 0.1", "reinforced": "**reinforced**"}
 STUDENT = "timm:mobilenetv3_small_050"
 TEACHER = "tf_efficientnet_lite2"
 VIEWS, SIZE, BATCH, EPOCHS, TUNING_EPOCHS = 20, 96, 64, 80, 40
@@ -246,18 +250,25 @@ def run_all(trials: list[Trial], work: Path, processes: int) -> None:
             print(text, flush=True)
 
 
-def table() -> None:
-    """Mean +- standard deviation over seeds, percent (NLL in nats)."""
-    print("| case | arm | lr | seeds | top-1 % | NLL | ECE % |\n|---|---|---|---|---|---|---|")
+def table() -> str:
+    """Mean +- standard deviation over seeds of the final runs, percent (NLL in nats)."""
     lines = [x for x in done() if x["trial"]["phase"] == "final"]
+    rows = ["| labels | trained on | rate | seeds | top-1 % | NLL | ECE % |", "|---|---|---|---|---|---|---|"]
     for case in CASES:
         for arm in ("hard", "smooth", "reinforced"):
             group = [x for x in lines if (x["trial"]["case"], x["trial"]["arm"]) == (case, arm)]
             if group:
-                print(
-                    f"| {case} | {arm} | {group[0]['trial']['lr']:g} | {len(group)} | {spread(group, 'top1', 100)} "
-                    f"| {spread(group, 'nll', 1, 2)} | {spread(group, 'ece', 100)} |"
-                )
+                figures = f"{spread(group, 'top1', 100)} | {spread(group, 'nll', 1, 2)} | {spread(group, 'ece', 100)}"
+                rate = f"{group[0]['trial']['lr']:g}"
+                rows.append(f"| {CASE_NAMES[case]} | {ARM_NAMES[arm]} | {rate} | {len(group)} | {figures} |")
+    return "\n".join(rows)
+
+
+def write_readme() -> None:
+    """Put the table between its marks in README.md."""
+    before, _, rest = README.read_text().partition(MARK)
+    _, _, after = rest.partition("<!-- end -->")
+    README.write_text(f"{before}{MARK}\n{table()}\n<!-- end -->{after}")
 
 
 def spread(group: list[dict[str, Any]], figure: str, scale: float, digits: int = 1) -> str:
@@ -268,7 +279,7 @@ def spread(group: list[dict[str, Any]], figure: str, scale: float, digits: int =
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("reinforce", "tune", "run", "table"))
+    parser.add_argument("action", choices=("reinforce", "tune", "run", "table", "readme"))
     parser.add_argument("--work", type=Path, default=Path("build/imagenette"))
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
@@ -276,7 +287,9 @@ def main() -> None:
     if arguments.action == "reinforce":
         reinforce(arguments.work)
     elif arguments.action == "table":
-        table()
+        print(table())
+    elif arguments.action == "readme":
+        write_readme()
     else:
         run_all(tuning() if arguments.action == "tune" else final(), arguments.work, arguments.processes)
 
