@@ -63,7 +63,7 @@ class Recorder:
 @pytest.mark.parametrize("soft", [True, False])
 @pytest.mark.parametrize(("optimizer", "stop"), [("adamw", (2, 0)), ("sgd", (1, 1)), ("adamw", (3, 2))])
 def test_a_resumed_training_gives_the_same_bits(tmp_path, soft, optimizer, stop):
-    asked = settings(optimizer=OptimizerSettings(name=optimizer), clip_grad=1.0)
+    asked = settings(optimizer=OptimizerSettings(name=optimizer, clip_grad=1.0))
     straight, history, run = train(tmp_path / "a", asked, loader=Loader(soft=soft), val_loader=Loader(soft=False))
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "b", asked, loader=Loader(soft=soft, die_at=stop), val_loader=Loader(soft=False))
@@ -334,7 +334,7 @@ def test_the_module_comes_back_in_evaluation_mode_and_channels_last(tmp_path):
 
 
 def test_the_gradient_is_clipped(tmp_path):
-    asked = settings(epochs=1, optimizer=OptimizerSettings(name="momentum", weight_decay=0, momentum=0), clip_grad=1e-3)
+    asked = settings(epochs=1, optimizer=OptimizerSettings(name="momentum", weight_decay=0, momentum=0, clip_grad=1e-3))
     before = network().state_dict()
     model, _, _ = train(tmp_path, asked, loader=Loader(1))
     moved = [(model.state_dict()[name] - before[name]).square().sum() for name, _ in model.named_parameters()]

@@ -22,7 +22,7 @@ NAN, INF = float("nan"), float("inf")
         (TrainingSettings, "seed", -1),
         (TrainingSettings, "precision", "fp16"),
         (TrainingSettings, "label_smoothing", 1.0),
-        (TrainingSettings, "clip_grad", -1.0),
+        (OptimizerSettings, "clip_grad", -1.0),
         (TrainingSettings, "workers", -1),
         (TrainingSettings, "evaluate_every", 0),
         (TrainingSettings, "checkpoint_every", 0),

@@ -28,7 +28,6 @@ def train(
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     workers: int = 2,
     evaluate_every: int = 1,
-    clip_grad: float | None = None,
     max_bad: float = 0.001,
     optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008  (frozen)
     schedule: ScheduleSettings = ScheduleSettings(),  # noqa: B008
@@ -54,7 +53,6 @@ def train(
         precision: auto is bf16 on a GPU that has it, else fp32.
         workers: processes that prepare batches; 0 = none.
         evaluate_every: epochs between scorings on --val.
-        clip_grad: largest norm of the gradient; the default is not to clip.
         max_bad: largest share, 0..1, of images that may fail to decode.
         optimizer: how gradients become steps.
         schedule: how the learning rate changes.
@@ -70,7 +68,6 @@ def train(
         precision=precision,
         workers=workers,
         evaluate_every=evaluate_every,
-        clip_grad=clip_grad,
         optimizer=optimizer,
         schedule=schedule,
     )

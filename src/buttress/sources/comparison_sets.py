@@ -47,7 +47,7 @@ class ComparisonSets:
 def digit_sets() -> ComparisonSets:
     """Handwritten digits: a user's set with a fifth of its labels wrong, a test set, and the teacher's own."""
     digits = open_digits()
-    user, test, teachers = split(digits, (USER_IMAGES, TEST_IMAGES, len(digits) - USER_IMAGES - TEST_IMAGES))
+    teachers, user, test = split(digits, (len(digits) - USER_IMAGES - TEST_IMAGES, USER_IMAGES, TEST_IMAGES))
     return ComparisonSets(
         train=with_wrong_labels(user, WRONG_SHARE, WRONG_SEED), test=test, clean=user, teacher=teachers
     )

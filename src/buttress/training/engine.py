@@ -183,8 +183,8 @@ class _Engine:
         targets = batch.targets.dense() if isinstance(batch.targets, SparseTargets) else batch.targets
         set_learning_rate(self.plain_optimizer, self.lr(step))
         loss = self.backward(normalise(batch.images, self.run.preprocessing), targets, step)
-        if self.settings.clip_grad is not None:
-            self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.clip_grad)
+        if self.settings.optimizer.clip_grad is not None:
+            self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.optimizer.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss

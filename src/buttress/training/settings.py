@@ -25,15 +25,19 @@ class OptimizerSettings:
         name: an optimizer of timm (`timm.optim.list_optimizers()`), e.g. adamw or sgd.
         weight_decay: 0 and up; biases and norm layers are spared.
         momentum: 0..1; only for the optimizers that have one.
+        clip_grad: largest norm of the gradient; none = not clipped.
     """
 
     name: str = "adamw"
     weight_decay: float = 0.05
     momentum: float = 0.9
+    clip_grad: float | None = None
 
     def __post_init__(self) -> None:
         _require(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", self.weight_decay, "must be 0 or more")
         _require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "must be at least 0 and below 1")
+        clip = self.clip_grad
+        _require(clip is None or 0 < clip < math.inf, "optimizer.clip_grad", clip, "must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,6 @@ class TrainingSettings:
         seed: of the weights, the order and the views.
         precision: fp32, bf16, or auto: bf16 on a GPU that has it, else fp32 (depthwise nets are slow in bf16 on a CPU).
         label_smoothing: 0..1, for hard labels only.
-        clip_grad: largest norm of the gradient; none = not clipped.
         channels_last: memory format of the model; faster for convolutions.
         workers: processes that prepare batches.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
@@ -82,7 +85,6 @@ class TrainingSettings:
     label_smoothing: float = 0.0
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    clip_grad: float | None = None
     channels_last: bool = True
     workers: int = 2
     evaluate_every: int = 1
@@ -97,9 +99,7 @@ class TrainingSettings:
         _require(
             0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be at least 0 and below 1"
         )
-        for name in ("lr", "clip_grad"):
-            value = getattr(self, name)
-            _require(value is None or 0 < value < math.inf, name, value, "must be above 0")
+        _require(self.lr is None or 0 < self.lr < math.inf, "lr", self.lr, "must be above 0")
 
     def resolved(self, *, pretrained: bool) -> TrainingSettings:
         """The same with the learning rate filled in."""
