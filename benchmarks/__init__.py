@@ -1,0 +1,36 @@
+"""Measurements, each one command; what is claimed anywhere is a line of docs/results/NAME.jsonl that one of them wrote."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from buttress.versions import library_versions
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+def commit() -> str:
+    """The commit that is checked out, with + where the tree differs from it."""
+    here = Path(__file__).parent
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src"], cwd=here, check=False).returncode
+    return head.stdout.strip() + ("+" if changed else "")
+
+
+def record(name: str, line: dict[str, Any], module: str) -> None:
+    """Append one result to docs/results/NAME.jsonl, with the command, commit, versions and processor."""
+    document = {
+        "command": f"python -m {module} {' '.join(sys.argv[1:])}".strip(),
+        "commit": commit(),
+        "versions": library_versions(),
+        "machine": platform.machine(),
+        **line,
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with (RESULTS / f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps(document, sort_keys=True) + "\n")

@@ -1,6 +1,6 @@
 """How fast stored labels are read, beside the reference's way: one pickled file per image, as ml-dr has it.
 
-    python -m benchmarks.store [--json FILE]
+    python -m benchmarks.store [--json FILE] [--record]
 
 CPU time of this process, warm, the ways interleaved in every repetition; printed are medians and the spread of the
 repetitions. The reference (github.com/apple/ml-dr, arXiv 2303.08983) keeps the parameters, class ids and probabilities
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import record
 from buttress.store.card import Card, Probes, RendererId, SourceInfo, settings_digest, standard_fields
 from buttress.store.codec import TopKLog8, top_k
 from buttress.store.reader import Reinforcement, open_reinforcement
@@ -226,6 +227,7 @@ def main() -> int:
     """Measure, print, and write the figures where asked; returns 1 where a bound does not hold."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--record", action="store_true", help="append the figures to docs/results/store.jsonl")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -238,6 +240,10 @@ def main() -> int:
         f"read_one: one record with its view's parameters; label_one: without; read_batch: each, in batches of {BATCH}"
     )
     print(table(lines))
+    if arguments.record:
+        record(
+            "store", {"figures": [line.to_json() | {"samples": list(line.samples)} for line in lines]}, __spec__.name
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps([line.to_json() for line in lines], indent=1) + "\n")
     return 0 if all(line.holds for line in lines) else 1
