@@ -1,4 +1,4 @@
-"""Measurements, each one command; what is claimed anywhere is a line of docs/results/NAME.jsonl that one of them wrote."""
+"""Measurements, each one command; what is claimed is a line of docs/results/NAME.jsonl that one of them wrote."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def verify(
         reinforcement: the folder.
         source: the images it was made from, e.g. folder:photos/train; without it they are not checked.
         teacher: where the teacher is now; the default is where it was. With it away the rest is checked.
-        tolerance: largest mean total-variation distance, 0..1, between stored and fresh answers.
+        tolerance: total-variation distance, 0..1, that 99 % of the stored and fresh answers must stay within.
         sample: views to ask the teacher about again; 0 = none.
     """
     from buttress.errors import SettingsError
@@ -127,7 +127,7 @@ def _rerun(
         return
     result = rerun(source, stored, coverage.rows, opened, sample)
     yield (
-        result.mean <= tolerance,
+        result.p99 <= tolerance,
         f"teacher: {result.views} views asked again, total-variation distance {result.mean:.4f} on average "
         f"(99 % within {result.p99:.4f}, largest {result.largest:.4f} at {result.where}; tolerance {tolerance})",
     )
