@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buttress.labelling import plan
-from buttress.labelling.plan import PartPlan, Rectangle, blocks_of, missing_parts
+from buttress.labelling.plan import PartPlan, Rectangle, blocks_of, missing_parts, row_spans
 
 
 def cells(areas):
@@ -25,20 +25,22 @@ def test_blocks_tile_their_part_exactly_once(rows, views, per_block):
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12)), min_size=1, max_size=4))
 def test_any_history_of_growth_covers_everything_and_touches_nothing(steps):
     existing: list[tuple[int, Rectangle]] = []
+    spans: list[tuple[int, int]] = []
     rows = views = 0
     for more_rows, more_views in steps:
         rows, views = rows + more_rows, views + more_views
-        fresh = missing_parts(existing, rows, views, stride=23)
+        spans = row_spans(spans, rows)
+        fresh = missing_parts(spans, existing, views, stride=23)
         assert not {(p.row_block, p.area.first_view) for p in fresh} & {(b, a.first_view) for b, a in existing}
         existing += [(p.row_block, p.area) for p in fresh]
         assert sorted(cells(a for _, a in existing)) == cells([Rectangle(0, rows, 0, views)])
-    assert missing_parts(existing, rows, views, stride=23) == []
+    assert missing_parts(spans, existing, views, stride=23) == []
 
 
 def test_parts_respect_the_limits_on_rows_and_bytes(monkeypatch):
     monkeypatch.setattr(plan, "ROWS_PER_PART", 10)
     monkeypatch.setattr(plan, "BYTES_PER_PART", 10 * 23 * 3)
-    parts = missing_parts([], 25, 7, stride=23)
+    parts = missing_parts(row_spans([], 25), [], 7, stride=23)
     assert {p.area.rows for p in parts} == {10, 5}
     assert all(p.area.size * 23 <= 10 * 23 * 3 for p in parts)
     assert [p.name for p in parts[:3]] == ["part-00000-v0000", "part-00000-v0003", "part-00000-v0006"]

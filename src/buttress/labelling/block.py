@@ -35,6 +35,7 @@ class LabelJob:
     Args:
         source: the images.
         order: source index of every row, `[rows]`.
+        hashes: id hash of every row, `[rows]`.
         teacher: how to open the teacher.
         policy: the augmentation policy.
         seed: seed of the views.
@@ -49,6 +50,7 @@ class LabelJob:
 
     source: Source
     order: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
     teacher: TeacherSpec
     policy: Policy
     seed: int
@@ -85,12 +87,13 @@ class BlockLabels:
 def label_block(block: Block, job: LabelJob) -> Path:
     """Render the views of `block`, ask the teacher, write the records; returns the file.
 
-    A file that is there and whole is returned as it is. Rows whose image cannot be decoded get absent records.
+    A file that is there, whole and of the same samples is returned as it is. Rows whose image cannot be decoded get
+    absent records.
     """
     path = block_path(block, job.work)
     if read_block(path, block, job) is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, _pack(_label(block, job), block, job.digest))
+        write_atomic(path, _pack(_label(block, job), _context(block, job)))
     return path
 
 
@@ -100,12 +103,12 @@ def block_path(block: Block, work: Path) -> Path:
 
 
 def read_block(path: Path, block: Block, job: LabelJob) -> BlockLabels | None:
-    """The finished block, or none where it is missing, damaged or of other settings."""
+    """The finished block, or none where it is missing, damaged, of other settings or of other samples."""
     if not path.is_file():
         return None
     data = path.read_bytes()
     body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-    if hashlib.sha256(_context(block, job.digest) + body).digest() != checksum:
+    if hashlib.sha256(_context(block, job) + body).digest() != checksum:
         return None
     try:
         tensors = safetensors.numpy.load(body)
@@ -114,13 +117,15 @@ def read_block(path: Path, block: Block, job: LabelJob) -> BlockLabels | None:
     return BlockLabels(tensors["labels"], tensors["content_hashes"])
 
 
-def _pack(labels: BlockLabels, block: Block, digest: str) -> bytes:
+def _pack(labels: BlockLabels, context: bytes) -> bytes:
     body = safetensors.numpy.save({"labels": labels.labels_VNS, "content_hashes": labels.content_hashes_N})
-    return bytes(body + hashlib.sha256(_context(block, digest) + body).digest())
+    return bytes(body + hashlib.sha256(context + body).digest())
 
 
-def _context(block: Block, digest: str) -> bytes:
-    return f"{digest} {block}".encode()
+def _context(block: Block, job: LabelJob) -> bytes:
+    """What a block must have been made of, beside its own bytes: it goes into its checksum."""
+    ids = job.hashes[block.area.first_row : block.area.stop_row]
+    return f"{job.digest} {block} ".encode() + ids.tobytes()
 
 
 def _label(block: Block, job: LabelJob) -> BlockLabels:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +64,7 @@ def label_source(
     opened = replace(teacher, threads=TEACHER_THREADS).open()
     identity = Identity.of(source, opened, policy, settings)
     if dry_run:
-        for line in estimate(source, opened, identity, settings, workers_of(settings), out):
+        for line in estimate(source, opened, identity, settings, workers_of(settings, opened), out):
             print(line)
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -72,9 +72,13 @@ def label_source(
         _Labelling(source, opened, identity, settings, out).run()
 
 
-def workers_of(settings: LabelSettings) -> int:
-    """Labelling processes: what was asked for, else one per core that this process may use."""
-    return len(os.sched_getaffinity(0)) if settings.workers is None else settings.workers
+def workers_of(settings: LabelSettings, teacher: Teacher) -> int:
+    """Labelling processes: what was asked for, else one per core; on a GPU this process alone, which fills it best."""
+    if settings.workers is not None:
+        return settings.workers
+    if teacher.describe().get("device") == "cuda":
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Labelling:
@@ -86,12 +90,12 @@ class _Labelling:
         self.source, self.teacher, self.identity, self.settings, self.out = source, teacher, identity, settings, out
         self.growth: Growth = plan_growth(source, identity, settings.views, out)
         self.stride = TopKLog8(identity.k, len(identity.classes)).stride
-        areas = [(part.row_block, Rectangle(*part.rows, *part.views)) for part in self.growth.parts]
-        self.plans = missing_parts(areas, len(self.growth.order), self.growth.views, self.stride)
-        self.skipped = set() if self.growth.before is None else set(self.growth.before.card.skipped)
+        self.plans = missing_parts(self.growth.spans, self.growth.areas(), self.growth.views, self.stride)
+        self.skipped = set(self.growth.skipped)
         self.job = LabelJob(
             source=source,
             order=self.growth.order,
+            hashes=self.growth.hashes,
             teacher=teacher.spec,
             policy=identity.policy,
             seed=identity.seed,
@@ -106,31 +110,47 @@ class _Labelling:
 
     def run(self) -> None:
         """Do what is missing."""
-        views, before = sum(plan.area.size for plan in self.plans), self.growth.before
-        if not views and before is not None:
-            shutil.rmtree(self.out / WORK)
-            note(f"{self.out}: nothing to do, {before.rows:,} samples x {before.views} views are there")
+        if self.growth.finished:
+            rows, views = len(self.growth.order), self.growth.views
+            note(f"{self.out}: nothing to do, {rows:,} samples x {views} views are there")
             return
-        check_disk(self.out, views * self.stride, len(self.growth.order))
-        sanity(self.source, self.teacher, self.identity)
-        parts = list(self.growth.parts)
+        views = sum(plan.area.size for plan in self.plans)
+        if views:
+            check_disk(self.out, views * self.stride, len(self.growth.order))
+            sanity(self.source, self.teacher, self.identity)
+        self._finish([*self.growth.parts, *self._label(views)])
+
+    def _label(self, views: int) -> list[PartEntry]:
+        """Label all that is missing, assembling each part when its last block is done."""
+        plans = {plan.name: plan for plan in self.plans}
+        blocks = {name: blocks_of(plan, self.settings.views_per_block) for name, plan in plans.items()}
+        left = {name: len(cut) for name, cut in blocks.items()}
+        every = [block for cut in blocks.values() for block in cut]
+        for block in every:
+            self._forget_bad(block)
+        parts = []
         with progress("labelling", views, "views") as bar:
-            for plan in self.plans:
-                parts.append(self._label_part(plan, bar.advance))
-        self._finish(parts)
+            for block, path in run_blocks(every, self.job, workers_of(self.settings, self.teacher)):
+                self._check(block, path)
+                bar.advance(block.area.size)
+                left[block.part] -= 1
+                if not left[block.part]:
+                    parts.append(self._assemble(plans[block.part], blocks[block.part]))
+        return parts
 
-    def _label_part(self, plan: PartPlan, advance: Callable[[int], None]) -> PartEntry:
-        blocks = blocks_of(plan, self.settings.views_per_block)
-        for block, path in run_blocks(blocks, self.job, workers_of(self.settings)):
-            done = read_block(path, block, self.job)
-            if done is None:
-                raise LabellingError(f"{path}: cannot be read back; run the same command again")
-            self._count_skipped(block, done.content_hashes_N)
-            advance(block.area.size)
-        return self._assemble(plan, blocks)
+    def _forget_bad(self, block: Block) -> None:
+        """A finished block with undecodable images is done again: they may have been repaired since."""
+        path = block_path(block, self.job.work)
+        done = read_block(path, block, self.job)
+        if done is not None and (done.content_hashes_N == 0).any():
+            path.unlink()
 
-    def _count_skipped(self, block: Block, contents_N: NDArray[np.uint64]) -> None:
-        rows = np.flatnonzero(contents_N == 0) + block.area.first_row
+    def _check(self, block: Block, path: Path) -> None:
+        done = read_block(path, block, self.job)
+        if done is None:
+            raise LabellingError(f"{path}: cannot be read back; run the same command again")
+        self._refuse_changed(block, path, done.content_hashes_N)
+        rows = np.flatnonzero(done.content_hashes_N == 0) + block.area.first_row
         fresh = {self.source.ids[int(self.growth.order[row])] for row in rows} - self.skipped
         for sample_id in sorted(fresh):
             warn(f"{sample_id}: image cannot be decoded, left out")
@@ -139,8 +159,18 @@ class _Labelling:
         if len(self.skipped) > self.settings.max_bad * total:
             raise LabellingError(
                 f"{len(self.skipped)} of {total:,} images cannot be decoded, more than --max-bad allows "
-                f"({self.settings.max_bad:.2%}; e.g. {min(self.skipped)}); repair or remove them, or raise --max-bad; "
-                "what is labelled is kept"
+                f"({self.settings.max_bad:.2%}; e.g. {min(self.skipped)}); repair them, raise --max-bad, or remove them"
+            )
+
+    def _refuse_changed(self, block: Block, path: Path, contents_N: NDArray[np.uint64]) -> None:
+        known_N = self.growth.contents[block.area.first_row : block.area.stop_row]
+        changed = np.flatnonzero((known_N != contents_N) & (known_N != 0))
+        if len(changed):
+            path.unlink()  # made of the changed image, and so of no use when it is restored
+            name = self.source.ids[int(self.growth.order[block.area.first_row + int(changed[0])])]
+            raise SourceError(
+                f"{name}: the image has changed since its first views were labelled; restore it, or label anew into "
+                "another --out"
             )
 
     def _assemble(self, plan: PartPlan, blocks: Sequence[Block]) -> PartEntry:
@@ -155,7 +185,9 @@ class _Labelling:
             views = slice(block.area.first_view - area.first_view, block.area.stop_view - area.first_view)
             labels_VNS[views, rows] = done.labels_VNS
             contents_N[rows] = done.content_hashes_N
-        self._refuse_changed(area, contents_N)
+        if any(part.row_block == plan.row_block and part.views[0] == 0 for part in self.growth.parts):
+            # What could not be decoded for the first views has no labels in later ones, even if repaired since.
+            labels_VNS[:, self.growth.contents[area.first_row : area.stop_row] == 0] = 0
         entry = write_part(
             self.out,
             row_block=plan.row_block,
@@ -176,18 +208,6 @@ class _Labelling:
             content_hashes=contents_N,
         )
 
-    def _refuse_changed(self, area: Rectangle, contents_N: NDArray[np.uint64]) -> None:
-        before = self.growth.before
-        if area.first_view == 0 or before is None:
-            return
-        changed = np.flatnonzero(before.content_hashes[area.first_row : area.stop_row] != contents_N)
-        if len(changed):
-            name = self.source.ids[int(self.growth.order[area.first_row + int(changed[0])])]
-            raise SourceError(
-                f"{name}: the image has changed since its first views were labelled ({len(changed)} such images); "
-                "restore it, or label anew into another --out"
-            )
-
     def _finish(self, parts: list[PartEntry]) -> None:
         probes = probe_views(self.identity.policy, self.identity.seed)
         versions = library_versions()
@@ -204,8 +224,10 @@ class _Labelling:
         )
         write_index(self.out, self.growth.hashes)
         write_card(self.out, card)
-        shutil.rmtree(self.out / WORK)
-        size = sum(file.stat().st_size for file in self.out.iterdir())
+        for folder in (self.out / WORK).iterdir():
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        size = sum(file.stat().st_size for file in self.out.iterdir() if file.is_file())
         views = card.views * card.source.count
         note(
             f"{self.out}: {card.source.count:,} samples x {card.views} views, "
@@ -215,14 +237,25 @@ class _Labelling:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder for this process; the lock goes with the process, however it ends."""
-    (out / WORK).mkdir(exist_ok=True)
+    """Hold the folder for this process, and leave no `.work` behind once it is empty.
+
+    The lock goes with the process, however it ends. A lock file that has been removed
+    since it was opened is no lock.
+    """
     path = out / WORK / "lock"
+    path.parent.mkdir(exist_ok=True)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+                raise BlockingIOError
         except BlockingIOError as failure:
             raise LabellingError(
                 f"{out}: another process is labelling into it; wait for it, or choose another --out"
             ) from failure
-        yield
+        try:
+            yield
+        finally:
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()

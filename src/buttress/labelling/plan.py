@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-ROWS_PER_PART = 65_536
+from buttress.store.part import MAX_ROWS, part_name
+
+ROWS_PER_PART = MAX_ROWS
 BYTES_PER_PART = 256 * 1024 * 1024
 
 
@@ -45,7 +47,7 @@ class PartPlan:
 
     @property
     def name(self) -> str:
-        return f"part-{self.row_block:05d}-v{self.area.first_view:04d}"
+        return part_name(self.row_block, self.area.first_view)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +59,30 @@ class Block:
     area: Rectangle
 
 
-def missing_parts(existing: Sequence[tuple[int, Rectangle]], rows: int, views: int, stride: int) -> list[PartPlan]:
-    """Parts that are needed so that `existing` (row block, rectangle) covers all `rows` x `views`.
+def row_spans(there: Sequence[tuple[int, int]], rows: int) -> list[tuple[int, int]]:
+    """Blocks of rows `[start, stop)`: those of a finished reinforcement as they are, then cuts of at most 65,536."""
+    spans = list(there)
+    row = spans[-1][1] if spans else 0
+    while row < rows:
+        spans.append((row, min(row + ROWS_PER_PART, rows)))
+        row = spans[-1][1]
+    return spans
 
-    Existing parts are never touched: more views come as further view ranges of the row blocks that exist,
-    more rows as further row blocks.
+
+def missing_parts(
+    spans: Sequence[tuple[int, int]], existing: Sequence[tuple[int, Rectangle]], views: int, stride: int
+) -> list[PartPlan]:
+    """Parts that are needed so that `existing` (row block, rectangle) and they cover every span in all `views`.
+
+    Existing parts are never touched: more views come as further view ranges of the row blocks that exist.
     """
-    spans = {block: (area.first_row, area.stop_row) for block, area in existing}
-    covered: dict[int, set[int]] = {block: set() for block in spans}
+    covered: dict[int, set[int]] = {block: set() for block in range(len(spans))}
     for block, area in existing:
         covered[block].update(range(area.first_view, area.stop_view))
-    row = max((stop for _, stop in spans.values()), default=0)
-    while row < rows:
-        block = len(spans)
-        spans[block] = (row, min(row + ROWS_PER_PART, rows))
-        covered[block] = set()
-        row = spans[block][1]
     return [
-        PartPlan(block, Rectangle(*spans[block], first, stop))
-        for block in sorted(spans)
-        for first, stop in _view_ranges(covered[block], views, spans[block][1] - spans[block][0], stride)
+        PartPlan(block, Rectangle(*span, first, stop))
+        for block, span in enumerate(spans)
+        for first, stop in _view_ranges(covered[block], views, span[1] - span[0], stride)
     ]
 
 

@@ -103,11 +103,11 @@ def _batches(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]]:
     card = reinforcement.card
     renderer = Renderer(card.policy, card.seed)
-    chosen = usable[np.linspace(0, len(usable) - 1, sample).astype(np.int64)]
-    for first in range(0, sample, batch):
+    for places in _spread(len(usable) * card.views, sample, batch):
         kept, numbers, views = [], [], []
-        for place, index in enumerate(chosen[first : first + batch].tolist(), first):
-            view = place % card.views
+        for place in places:
+            row, number = divmod(place, card.views)
+            index, view = int(usable[row]), (number + row) % card.views
             try:
                 drawn = source[index]
                 views.append(renderer.views(drawn.data, id_hash(drawn.id), [view], size)[0])
@@ -117,6 +117,13 @@ def _batches(
             numbers.append(view)
         if kept:
             yield np.array(kept), np.array(numbers), np.stack(views)
+
+
+def _spread(total: int, sample: int, batch: int) -> Iterator[list[int]]:
+    """`sample` distinct numbers (at most `total`) spread over 0..total-1, in batches."""
+    count = min(sample, total)
+    for first in range(0, count, batch):
+        yield [number * total // count for number in range(first, min(first + batch, count))]
 
 
 def _distances(
