@@ -8,7 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from buttress.metrics.accuracy import CHUNK
 from buttress.metrics.calibration import expected_calibration_error, negative_log_likelihood, reliability_bins
+
+from .largest import Largest
 
 
 def drawn(seed, scale=3.0, count=200, classes=7):
@@ -70,3 +73,15 @@ def test_the_diagram_adds_up_to_the_ece():
     assert total == pytest.approx(expected_calibration_error(logits, labels), abs=1e-6)
     assert all((b.confidence is None) == (b.count == 0) for b in bins)
     assert all(b.low <= b.confidence <= b.high for b in bins if b.count)
+
+
+def test_many_samples_are_scored_a_chunk_at_a_time():
+    logits, labels = drawn(0, count=2 * CHUNK + 5, classes=40)
+    logits_NC, labels_N = torch.from_numpy(logits), torch.from_numpy(labels)
+    with Largest() as made:
+        nll = negative_log_likelihood(logits_NC, labels_N)
+        ece = expected_calibration_error(logits_NC, labels_N)
+    expected = -np.log(softmax(logits)[np.arange(len(labels)), labels]).mean()
+    assert nll == pytest.approx(expected, rel=1e-9)
+    assert ece == pytest.approx(ece_by_hand(logits, labels), abs=1e-5)
+    assert made.bytes <= CHUNK * 40 * 8

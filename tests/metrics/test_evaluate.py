@@ -90,7 +90,7 @@ def test_images_without_a_label_do_not_count():
 
 def test_saved_predictions_give_the_figures_again():
     result = evaluate(network(), loader(8))
-    assert figures_of(**result.predictions()) == result.figures
+    assert figures_of(result.logits, result.labels) == result.figures
     assert sum(b.count for b in result.reliability()) == 23
 
 
@@ -131,3 +131,33 @@ def test_no_label_at_all_is_refused(count):
     images, _ = data()
     with pytest.raises(SourceError, match="no image has a label"):
         evaluate(network(), batches(images[:count], torch.full((count,), -1), 8))
+
+
+def test_it_runs_without_tf32_and_puts_the_settings_back():
+    seen = []
+
+    class Spy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, images):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+            return self.inner(images)
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    try:
+        evaluate(Spy(), loader(23))
+        assert seen == [(False, "highest")]
+        assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == (before, "high")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_module_comes_back_from_the_gpu():
+    module = network()
+    on_gpu, on_cpu = (evaluate(module, loader(8), device=device).logits for device in ("cuda", "cpu"))
+    assert next(module.parameters()).device.type == "cpu"
+    np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-5)

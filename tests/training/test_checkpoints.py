@@ -173,10 +173,17 @@ def test_an_optimizer_whose_state_cannot_be_held_is_refused(tmp_path):
 def test_other_settings_are_refused_with_their_keys_and_values(tmp_path):
     current = {"lr": 0.2, "workers": 0, "optimizer": {"name": "sgd"}}
     assert differing_keys(SETTINGS, current) == ["lr", "optimizer.name"]
-    told = r"lr \(0\.1 there, 0\.2 now\), optimizer\.name \(adamw there, sgd now\)"
+    told = r"lr \(0\.1 there, 0\.2 asked for\), optimizer\.name \(adamw there, sgd asked for\)"
     with pytest.raises(TrainingError, match=told):
         require_same_settings(tmp_path, SETTINGS, current)
     require_same_settings(tmp_path, SETTINGS, {**SETTINGS, "workers": 7})
+
+
+def test_only_short_values_are_shown(tmp_path):
+    stored = {"policy": {"ops": [{"op": "Flip"}]}, "model": "timm:" + "x" * 60, "data": {"uri": "folder:a"}}
+    current = {"policy": None, "model": "timm:y", "data": {"uri": "folder:b"}}
+    with pytest.raises(TrainingError, match="other settings: model, policy; resume"):
+        require_same_settings(tmp_path, stored, current)
 
 
 def test_a_key_that_only_one_has_differs():

@@ -7,8 +7,8 @@ import pytest
 
 from buttress.errors import SettingsError
 from buttress.sources import Subset
-from buttress.sources.comparison_sets import digit_sets
 from buttress.training.comparison import Arm, compare, gain_of, spread
+from buttress.training.comparison_sets import digit_sets
 from buttress.training.settings import TrainingSettings
 from buttress.training.train import TrainingData
 from buttress.views.presets import preset

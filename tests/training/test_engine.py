@@ -6,12 +6,14 @@ import math
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from buttress.errors import SettingsError, TrainingError
 from buttress.loading.targets import Batch
-from buttress.training.engine import fit, seed_everything
+from buttress.training.engine import fit, resolve_precision, seed_everything
 from buttress.training.optim import learning_rate
 from buttress.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
@@ -240,9 +242,9 @@ def test_an_auxiliary_loss_counts(tmp_path):
 
 def test_other_settings_or_data_do_not_resume(tmp_path):
     train(tmp_path)
-    with pytest.raises(TrainingError, match=r"other settings: lr \(0\.01 there, 0\.02 now\)"):
+    with pytest.raises(TrainingError, match=r"other settings: lr \(0\.01 there, 0\.02 asked for\)"):
         train(tmp_path, settings(lr=0.02), resume=True)
-    with pytest.raises(TrainingError, match=r"steps_per_epoch \(3 there, 2 now\)"):
+    with pytest.raises(TrainingError, match=r"steps_per_epoch \(3 there, 2 asked for\)"):
         train(tmp_path, loader=Loader(2), resume=True)
 
 
@@ -339,3 +341,44 @@ def test_the_gradient_is_clipped(tmp_path):
     model, _, _ = train(tmp_path, asked, loader=Loader(1))
     moved = [(model.state_dict()[name] - before[name]).square().sum() for name, _ in model.named_parameters()]
     assert math.sqrt(sum(moved)) == pytest.approx(0.01 * 1e-3, rel=1e-2)
+
+
+def test_the_accelerate_state_of_the_caller_is_kept_where_it_fits(tmp_path, monkeypatch):
+    resets = []
+    train(tmp_path / "a")
+    mine = Accelerator(mixed_precision="no")
+    monkeypatch.setattr(AcceleratorState, "_reset_state", lambda *_: resets.append(1))
+    train(tmp_path / "b")
+    assert (resets, mine.mixed_precision) == ([], "no")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_emulated_bf16_is_not_chosen(monkeypatch, native, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert resolve_precision("auto") == expected
+    assert resolve_precision("fp32") == "fp32"
+
+
+def test_a_batch_too_small_for_batch_normalisation_is_told(tmp_path):
+    class Single(Loader):
+        def __iter__(self):
+            yield batch(0, soft=True)
+            yield batch(1, soft=True, count=1)
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(108, 8), nn.BatchNorm1d(8), nn.Linear(8, CLASSES))
+    with pytest.raises(TrainingError, match=r"^step 1: a batch of 1 image is too small .* raise --batch or --size"):
+        train(tmp_path, model=model, loader=Single(2))
+
+
+def test_other_value_errors_of_a_model_stay_as_they_are(tmp_path):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, images):
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match=r"^mine$"):
+        train(tmp_path, model=Broken())

@@ -109,3 +109,18 @@ def test_groups_may_scale_the_rate():
     optimizer = torch.optim.SGD([{"params": network().parameters(), "lr_scale": 0.5}], lr=9.0)
     set_learning_rate(optimizer, 0.2)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", [ValueError, AssertionError, TypeError, ImportError, RuntimeError])
+def test_whatever_timm_says_of_an_optimizer_is_told_in_one_line(monkeypatch, kind):
+    def refuse(*_, **__):
+        raise kind("two\n  lines")
+
+    monkeypatch.setattr("buttress.training.optim.create_optimizer_v2", refuse)
+    with pytest.raises(SettingsError, match=r"^optimizer\.name = adamw: two lines$"):
+        create_optimizer(plain_groups(network(), 0.0), OptimizerSettings(name="adamw"), 0.1)
+
+
+def test_an_optimizer_of_the_second_order_is_refused():
+    with pytest.raises(SettingsError, match="adahessian: needs second derivatives"):
+        create_optimizer(plain_groups(network(), 0.0), OptimizerSettings(name="adahessian"), 0.1)

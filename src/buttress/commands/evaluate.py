@@ -42,6 +42,7 @@ def evaluate(
             "model": model,
             "class_map": str(class_map) if class_map else None,
             "size": loaded.preprocessing.size,
+            "classes_scored": evaluation.logits.shape[1],
         }
         document = {
             **evaluation.figures,

@@ -20,23 +20,26 @@ from buttress.loading.targets import Batch, SparseTargets
 from buttress.terminal import warn
 
 Request = tuple[int, NDArray[np.int64]]
+Fetched = tuple[Batch, tuple[str, ...]]  # a batch, and the ids of the images that are not in it: they do not decode
 
 
-class _Fetch(Dataset[ArrayBatch | ButtressError]):
+class _Fetch(Dataset[Fetched | ButtressError]):
     """Turns (epoch, indices) into a batch; this is what the worker processes run.
 
     The user's mistakes come back as values: raised in a worker, torch would wrap them in the text of a traceback.
+    Tensors are made here and not by the reader: they cross to it through shared memory, arrays through a pipe.
     """
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
 
-    def __getitem__(self, request: Request) -> ArrayBatch | ButtressError:
+    def __getitem__(self, request: Request) -> Fetched | ButtressError:
         epoch, indices = request
         try:
-            return self.batches.batch(indices, epoch)
+            arrays = self.batches.batch(indices, epoch)
         except ButtressError as failure:
             return failure
+        return _to_torch(arrays, self.batches), arrays.undecodable
 
 
 class _Requests:
@@ -75,17 +78,20 @@ class BatchLoader:
     def __init__(
         self, batches: Batches, *, batch: int, seed: int = 0, shuffle: bool, workers: int = 0, max_bad: float = 0.001
     ) -> None:
-        self._batches, self._max_bad = batches, max_bad
+        self._max_bad = max_bad
         self._requests = _Requests(batches.usable, batch, seed, shuffle)
         self._bad: set[str] = set()
-        self._loader: DataLoader[ArrayBatch | ButtressError] = DataLoader(
+        self._loader: DataLoader[Fetched | ButtressError] = DataLoader(
             _Fetch(batches),
             sampler=self._requests,
             batch_size=None,
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=_as_is,
-            pin_memory=False,
+            pin_memory=torch.cuda.is_available(),
+            # Every iterator draws a seed for its workers. From torch's global generator that would move the model's
+            # own draws (dropout), by an amount that depends on the workers and on where a training was resumed.
+            generator=torch.Generator(),
         )
 
     @property
@@ -104,12 +110,13 @@ class BatchLoader:
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        for arrays in self._loader:
-            if isinstance(arrays, ButtressError):
-                raise arrays
-            self._count_bad(arrays.undecodable)
-            if len(arrays.index_B):
-                yield self._to_torch(arrays)
+        for fetched in self._loader:
+            if isinstance(fetched, ButtressError):
+                raise fetched
+            batch, undecodable = fetched
+            self._count_bad(undecodable)
+            if batch.ids:
+                yield batch
 
     def _count_bad(self, ids: tuple[str, ...]) -> None:
         for sample_id in sorted(set(ids) - self._bad):
@@ -121,20 +128,20 @@ class BatchLoader:
                 f"(e.g. {min(self._bad)}); repair or remove them, or raise --max-bad"
             )
 
-    def _to_torch(self, arrays: ArrayBatch) -> Batch:
-        images_BCHW = torch.from_numpy(arrays.views_BHWC).permute(0, 3, 1, 2)
-        ids = tuple(self._batches.source.ids[i] for i in arrays.index_B.tolist())
-        if arrays.values_BK is None or arrays.ids_BK is None or arrays.rest_B is None:
-            return Batch(images_BCHW, torch.from_numpy(arrays.labels_B).long(), ids)
-        classes = self._batches.classes
-        assert classes is not None
-        targets = SparseTargets(
-            values=torch.from_numpy(arrays.values_BK),
-            ids=torch.from_numpy(arrays.ids_BK).long(),
-            rest=torch.from_numpy(arrays.rest_B),
-            classes=len(classes),
-        )
-        return Batch(images_BCHW, targets, ids)
+
+def _to_torch(arrays: ArrayBatch, batches: Batches) -> Batch:
+    images_BCHW = torch.from_numpy(arrays.views_BHWC).permute(0, 3, 1, 2)
+    ids = tuple(batches.source.ids[i] for i in arrays.index_B.tolist())
+    if arrays.values_BK is None or arrays.ids_BK is None or arrays.rest_B is None:
+        return Batch(images_BCHW, torch.from_numpy(arrays.labels_B).long(), ids)
+    assert batches.classes is not None
+    targets = SparseTargets(
+        values=torch.from_numpy(arrays.values_BK),
+        ids=torch.from_numpy(arrays.ids_BK).long(),
+        rest=torch.from_numpy(arrays.rest_B),
+        classes=len(batches.classes),
+    )
+    return Batch(images_BCHW, targets, ids)
 
 
 def _as_is(arrays: Any) -> Any:

@@ -37,6 +37,11 @@ class SparseTargets:
         values, ids, rest = (t.to(device, non_blocking=non_blocking) for t in (self.values, self.ids, self.rest))
         return SparseTargets(values=values, ids=ids, rest=rest, classes=self.classes)
 
+    def pin_memory(self) -> SparseTargets:
+        """The same targets in page-locked memory."""
+        values, ids, rest = (t.pin_memory() for t in (self.values, self.ids, self.rest))
+        return SparseTargets(values=values, ids=ids, rest=rest, classes=self.classes)
+
     def dense(self) -> Tensor:
         """float32 [B, C]: the rest spread evenly over the C - K classes that are not stored ("smooth" of ml-dr).
 
@@ -66,3 +71,7 @@ class Batch:
         """The same batch on `device`; the images stay uint8."""
         targets = self.targets.to(device, non_blocking=non_blocking)
         return Batch(self.images.to(device, non_blocking=non_blocking), targets, self.ids)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from which a copy to a GPU need not be waited for; torch calls it."""
+        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.ids)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.classification import binary_calibration_error
+
+from buttress.metrics.accuracy import row_chunks
 
 BINS = 15
 _BELOW_ONE = 1 - 2.0**-24  # torchmetrics puts a confidence of exactly 1 into a 16th bin; this keeps it in the last
@@ -15,7 +18,11 @@ _BELOW_ONE = 1 - 2.0**-24  # torchmetrics puts a confidence of exactly 1 into a 
 
 def negative_log_likelihood(logits_NC: Tensor, labels_N: Tensor) -> float:
     """Mean -log softmax(logits)[label], in nat, computed in float64."""
-    return float(functional.cross_entropy(logits_NC.double(), labels_N))
+    sums = (
+        functional.cross_entropy(logits.double(), labels, reduction="sum").item()
+        for logits, labels in row_chunks(logits_NC, labels_N)
+    )
+    return math.fsum(sums) / len(labels_N)
 
 
 def expected_calibration_error(logits_NC: Tensor, labels_N: Tensor) -> float:
@@ -23,11 +30,10 @@ def expected_calibration_error(logits_NC: Tensor, labels_N: Tensor) -> float:
 
     A bin holds its lower edge; the last holds both.
     """
-    probabilities_NC = _probabilities(logits_NC)
-    error = multiclass_calibration_error(
-        probabilities_NC, labels_N, num_classes=logits_NC.shape[1], n_bins=BINS, norm="l1", validate_args=False
-    )
-    return float(error)
+    confidence_N, predicted_N = _top1(logits_NC, labels_N)
+    # The binary form on "is the top-1 right" is the same sum as the multiclass one, without its [N, C] probabilities.
+    right_N = predicted_N.eq(labels_N).long()
+    return float(binary_calibration_error(confidence_N, right_N, n_bins=BINS, norm="l1", validate_args=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class ReliabilityBin:
 
 def reliability_bins(logits_NC: Tensor, labels_N: Tensor) -> tuple[ReliabilityBin, ...]:
     """The 15 bins behind the ECE; an empty bin has neither confidence nor accuracy."""
-    confidence_N, predicted_N = _probabilities(logits_NC).max(dim=1)
+    confidence_N, predicted_N = _top1(logits_NC, labels_N)
     right_N = predicted_N.eq(labels_N)
     edges = torch.linspace(0, 1, BINS + 1)
     bin_N = torch.bucketize(confidence_N, edges, right=True) - 1
@@ -60,5 +66,10 @@ def _bin(low: float, high: float, confidence_M: Tensor, right_M: Tensor) -> Reli
     )
 
 
-def _probabilities(logits_NC: Tensor) -> Tensor:
-    return logits_NC.double().softmax(dim=1).float().clamp_(max=_BELOW_ONE)
+def _top1(logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Confidence, float32 [N], and predicted class, int64 [N]; the softmax is in float64, a chunk at a time."""
+    tops = [
+        logits.double().softmax(dim=1).float().clamp_(max=_BELOW_ONE).max(dim=1)
+        for logits, _ in row_chunks(logits_NC, labels_N)
+    ]
+    return torch.cat([top.values for top in tops]), torch.cat([top.indices for top in tops])

@@ -31,7 +31,7 @@ class Evaluation:
 
     Args:
         figures: top1, top5, nll (nat) and ece, each with value, count, low and high. top5 has no value below 5 classes.
-        logits: float32 [N, C], over the classes of the data.
+        logits: float32 [N, C], over the classes that were scored.
         labels: int64 [N].
         ids: the N sample ids.
     """
@@ -40,10 +40,6 @@ class Evaluation:
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
-
-    def predictions(self) -> dict[str, NDArray[np.generic]]:
-        """Arrays to save beside the figures; `figures_of(**predictions)` gives the figures again."""
-        return {"logits": self.logits, "labels": self.labels}
 
     def reliability(self) -> tuple[ReliabilityBin, ...]:
         """The bins of the reliability diagram."""
@@ -62,7 +58,7 @@ def evaluate_model(
     """Run `module` over `loader` once, in fp32 and evaluation mode, and score it. Images without a label do not count.
 
     Args:
-        module: images float32 [B, 3, H, W] -> logits [B, M]; its mode is put back afterwards.
+        module: images float32 [B, 3, H, W] -> logits [B, M]; its mode and device are put back afterwards.
         loader: batches with hard labels; the last may be smaller.
         preprocessing: mean and std of the model's input.
         classes: C names of the labels.
@@ -74,11 +70,12 @@ def evaluate_model(
         SourceError: no image has a label.
         ModelError: the model has another number of classes, or gives a logit that is not finite.
     """
-    device = device if device is not None else next(module.parameters()).device
+    before = next(module.parameters()).device
+    device = before if device is None else torch.device(device)
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     ids: list[str] = []
-    with _evaluating(module.to(device)):
+    with _evaluating(module, device, before):
         for batch in loader:
             assert isinstance(batch.targets, Tensor), "evaluation needs hard labels"
             logits_BC = _logits(module, normalise(batch.images.to(device), preprocessing), len(classes), class_map)
@@ -106,14 +103,26 @@ def figures_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[s
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def _evaluating(module: nn.Module, device: torch.device, before: torch.device) -> Iterator[None]:
     was_training = module.training
-    module.eval()
+    module.eval().to(device)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), _full_fp32():
             yield
     finally:
-        module.train(was_training)
+        module.train(was_training).to(before)
+
+
+@contextmanager
+def _full_fp32() -> Iterator[None]:
+    """No TF32 in convolutions and products of matrices: it keeps 10 bits of fp32's 23, and GPUs would differ."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 def _logits(module: nn.Module, images_BCHW: Tensor, classes: int, class_map: Sequence[Sequence[int]] | None) -> Tensor:

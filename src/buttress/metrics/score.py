@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from buttress.errors import SourceError
 from buttress.loading.batches import HardBatches
 from buttress.loading.loader import BatchLoader
+from buttress.loading.targets import Batch
 from buttress.metrics.evaluate import Evaluation, evaluate_model
 from buttress.models.load import LoadedModel
 from buttress.models.preprocessing import Preprocessing
+from buttress.models.uri import parse_model_uri
 from buttress.sources import Source
 from buttress.teachers.classes import choose_classes
+from buttress.terminal import note
 from buttress.views.presets import eval_policy
 
 EVALUATION_BATCH = 64
@@ -59,7 +66,10 @@ def score(
     batch: int = EVALUATION_BATCH,
     max_bad: float = 0.001,
 ) -> Evaluation:
-    """Top-1, top-5, NLL and ECE of a model on a source, in fp32.
+    """Top-1, top-5, NLL and ECE of a model on a source, in fp32, on the GPU where there is one.
+
+    A run is scored over all classes it was trained on, also where the data has only some of them. Of another model the
+    classes that the data has not are left out and its probabilities renormalised, which is an easier problem: noted.
 
     Args:
         loaded: the model; where its classes are not the source's they are mapped by name, WordNet id, or `class_map`.
@@ -74,13 +84,43 @@ def score(
     """
     loader = evaluation_loader(loaded.preprocessing, source, workers=workers, batch=batch, max_bad=max_bad)
     assert source.classes is not None
+    classes = tuple(source.classes)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if class_map is None and loaded.classes is not None and _is_run_on_some_classes(loaded, classes):
+        given = _with_labels_of(loader, [loaded.classes.index(name) for name in classes])
+        return evaluate_model(
+            loaded.module, given, preprocessing=loaded.preprocessing, classes=loaded.classes, device=device
+        )
     chosen = choose_classes(
-        loaded.classes, mode="source", source_classes=tuple(source.classes), class_map=class_map, teacher=loaded.uri
+        loaded.classes, mode="source", source_classes=classes, class_map=class_map, teacher=loaded.uri
     )
+    _tell_cut(loaded, chosen.groups)
     return evaluate_model(
         loaded.module,
         loader,
         preprocessing=loaded.preprocessing,
-        classes=tuple(source.classes),
+        classes=classes,
+        device=device,
         class_map=chosen.groups,
     )
+
+
+def _is_run_on_some_classes(loaded: LoadedModel, classes: tuple[str, ...]) -> bool:
+    """Whether the data has a part of the classes of a run. A general model was not made to tell all of its own apart
+    on this data, so there the cut is meant.
+    """
+    return parse_model_uri(loaded.uri).scheme == "run" and set(classes) < set(loaded.classes or ())
+
+
+def _with_labels_of(loader: Iterable[Batch], index: Sequence[int]) -> Iterator[Batch]:
+    """The batches with label i replaced by `index[i]`; -1 (none) stays."""
+    table = torch.tensor([*index, -1])
+    for batch in loader:
+        assert isinstance(batch.targets, torch.Tensor)
+        yield replace(batch, targets=table[batch.targets])
+
+
+def _tell_cut(loaded: LoadedModel, groups: tuple[tuple[int, ...], ...] | None) -> None:
+    used = loaded.num_classes if groups is None else sum(len(group) for group in groups)
+    if used < loaded.num_classes:
+        note(f"{loaded.uri}: scored over the {used:,} of its {loaded.num_classes:,} classes that the data has")

@@ -24,7 +24,9 @@ from buttress.files import json_bytes, read_json, sha256_file, sync_folder, writ
 
 FORMAT, VERSION = "buttress-checkpoint", 1
 KEEP = 2  # the newest, and one before it should the disk damage the newest
-FREE_TO_CHANGE = frozenset({"workers"})  # settings that a resumed training may change: they do not change the result
+SHOWN = 40  # longest value that an error repeats
+# What a resumed training may change, because the result stays: how it is computed, and where the data lies.
+FREE_TO_CHANGE = frozenset({"workers", "data.uri"})
 
 JSON = dict[str, Any]
 
@@ -95,7 +97,7 @@ def load_checkpoint(
 
 
 def differing_keys(stored: Mapping[str, Any], current: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys of settings that differ, but for those that do not change the result."""
+    """Dotted keys of settings that differ, but for those that do not change the result (FREE_TO_CHANGE)."""
     names: list[str] = []
     for key in sorted(stored.keys() | current.keys()):
         one, other = stored.get(key), current.get(key)
@@ -107,15 +109,17 @@ def differing_keys(stored: Mapping[str, Any], current: Mapping[str, Any], prefix
 
 
 def require_same_settings(path: Path, stored: JSON, current: JSON) -> None:
-    """Refuse to go on from a checkpoint of other settings.
+    """Refuse to go on from a checkpoint, or a run, of other settings.
 
     Raises:
-        TrainingError: naming every differing key with both values.
+        TrainingError: naming every differing key, with both values where they are short.
     """
     names = differing_keys(stored, current)
     if names:
-        told = ", ".join(f"{name} ({_at(stored, name)} there, {_at(current, name)} now)" for name in names)
-        raise TrainingError(f"{path}: saved with other settings: {told}; resume with the same, or choose a new --out")
+        told = ", ".join(name + _values(_at(stored, name), _at(current, name)) for name in names)
+        raise TrainingError(
+            f"{path}: was started with other settings: {told}; resume with the same, or choose another --out"
+        )
 
 
 def _at(settings: JSON, dotted: str) -> object:
@@ -123,6 +127,13 @@ def _at(settings: JSON, dotted: str) -> object:
     for key in dotted.split("."):
         value = value.get(key, "absent")
     return value
+
+
+def _values(there: object, asked: object) -> str:
+    """Both values in brackets; nothing for a policy, say, whose text would fill the screen."""
+    if not all(value is None or isinstance(value, bool | int | float | str) for value in (there, asked)):
+        return ""
+    return f" ({there} there, {asked} asked for)" if max(len(str(there)), len(str(asked))) <= SHOWN else ""
 
 
 def _epochs(folder: Path) -> list[tuple[int, Path]]:

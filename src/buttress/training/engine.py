@@ -8,9 +8,9 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -111,9 +111,9 @@ def fit(
         TrainingError: the loss is not finite; nothing to train on; a checkpoint of other settings or another model; or
             there are checkpoints and `resume` is false.
     """
-    if loader.steps_per_epoch < 1:
-        raise TrainingError(f"no full batch of {settings.batch} images to train on; lower --batch or add images")
-    engine = _Engine(module, loader, settings.resolved(pretrained=False), run, methods)
+    require_batches(loader, settings)
+    settings = replace(settings.resolved(pretrained=False), precision=resolve_precision(settings.precision))
+    engine = _Engine(module, loader, settings, run, methods)
     history = History()
     history.epochs += engine.restore(resume)
     done, total = len(history.epochs), settings.epochs * loader.steps_per_epoch
@@ -127,6 +127,21 @@ def fit(
                 engine.save(history)
     engine.finish()
     return history
+
+
+def require_batches(loader: Loader, settings: TrainingSettings) -> None:
+    """Raises: TrainingError, where there is nothing to train on."""
+    if loader.steps_per_epoch < 1:
+        raise TrainingError(f"no full batch of {settings.batch} images to train on; lower --batch or add images")
+
+
+def resolve_precision(asked: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
+    """`auto` is bf16 on a GPU that multiplies it itself, else fp32; anything else stays."""
+    if asked != "auto":
+        return asked
+    # Without this argument torch counts a GPU that only emulates bf16, many times slower than fp32.
+    native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "fp32"
 
 
 def _due(epoch: int, every: int, epochs: int) -> bool:
@@ -195,7 +210,7 @@ class _Engine:
         for moves in itertools.product(*(method.passes(step) for method in self.methods)):
             for move in moves:
                 move()
-            with self.once_a_pass():
+            with self.once_a_pass(), _batch_large_enough(step, len(images_BCHW)):
                 loss = loss_of(self.model(images_BCHW), targets, smoothing=self.settings.label_smoothing)
             self.accelerator.backward(loss)
             total += loss.detach()
@@ -298,12 +313,28 @@ class _Losses:
         self.values.append(value)
 
 
+@contextmanager
+def _batch_large_enough(step: int, count: int) -> Iterator[None]:
+    """Say what to do where batch normalisation has one value per channel: one image whose map is 1 x 1 by then."""
+    try:
+        yield
+    except ValueError as failure:
+        if "Expected more than 1 value per channel" not in str(failure):
+            raise
+        raise TrainingError(
+            f"step {step}: a batch of {count} image is too small for this model's batch normalisation; raise --batch "
+            "or --size, or add images (an image that cannot be decoded makes its batch smaller)"
+        ) from failure
+
+
 def _accelerator(precision: str) -> Accelerator:
-    """A fresh Accelerator for one process; "auto" is bf16 where a GPU has it."""
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
-    AcceleratorState._reset_state()  # it is shared by all instances and would refuse another precision
-    accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+    """An Accelerator for one process."""
+    mixed = "bf16" if precision == "bf16" else "no"
+    # All instances in a process share one state, which refuses another precision than its first; there is no public
+    # way to change it. One that fits is left alone: it may be that of the program that calls us.
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
+        AcceleratorState._reset_state()
+    accelerator = Accelerator(mixed_precision=mixed)
     if accelerator.num_processes > 1:
         raise TrainingError(
             f"training runs in one process, not {accelerator.num_processes}; start it without a launcher"

@@ -54,11 +54,16 @@ def create_optimizer(groups: ParameterGroups, settings: OptimizerSettings, lr: f
         hint = did_you_mean(settings.name, known)
         raise SettingsError(f"optimizer.name = {settings.name}: timm has no such optimizer{hint}")
     try:
-        return create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             groups, settings.name, lr=lr, weight_decay=settings.weight_decay, momentum=settings.momentum
         )
-    except ValueError as failure:  # e.g. timm's sgd is Nesterov's and wants a momentum; its "momentum" does not
-        raise SettingsError(f"optimizer.name = {settings.name}: {failure}") from failure
+    # E.g. timm's sgd is Nesterov's and wants a momentum (its "momentum" does not); some need CUDA or another package.
+    except (ValueError, AssertionError, TypeError, ImportError, RuntimeError) as failure:
+        why = " ".join(str(failure).split()) or type(failure).__name__
+        raise SettingsError(f"optimizer.name = {settings.name}: {why}") from failure
+    if getattr(optimizer, "is_second_order", False):
+        raise SettingsError(f"optimizer.name = {settings.name}: needs second derivatives, which are not computed here")
+    return optimizer
 
 
 def learning_rate(step: int, total_steps: int, peak: float, schedule: ScheduleSettings) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from buttress.runs.run import Run, open_run
 from buttress.sources import Source, fingerprint
 from buttress.store.reader import Reinforcement
 from buttress.terminal import note
-from buttress.training.engine import fit, seed_everything
+from buttress.training.checkpoints import require_same_settings
+from buttress.training.engine import fit, require_batches, resolve_precision, seed_everything
+from buttress.training.optim import create_optimizer, plain_groups
 from buttress.training.settings import TrainingSettings
 from buttress.versions import library_versions
 from buttress.views.policy import Policy
@@ -111,30 +113,57 @@ def train_on_source(
     Raises:
         ButtressError: data, model and settings do not fit together.
     """
+    _refuse_smoothing(data, settings)
     seed_everything(settings.seed)
     loaded = resolve_model(model, num_classes=len(data.classes))
     loaded = loaded if size is None else at_size(loaded, size)
-    settings = settings.resolved(pretrained=loaded.pretrained)
-    batches = data.batches(loaded.preprocessing.size, settings.seed)
+    settings = replace(settings.resolved(pretrained=loaded.pretrained), precision=resolve_precision(settings.precision))
+    # All that can be refused is refused before the folder is made, so that the corrected command finds it free.
+    loader, val_loader = _loaders(data, loaded, settings)
+    require_batches(loader, settings)
+    _try_optimizer(loaded, settings)
     run = _open(out, resume, loaded, data, {"model": model, **asdict(settings)})
     if recipe is not None:
         write_atomic(out / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False).encode())
     if resume and run.finished:
         note(f"{out}: this run is finished already")
         return run
+    fit(loaded.module, loader, settings, run=run, val_loader=val_loader, resume=resume)
+    return run
+
+
+def _refuse_smoothing(data: TrainingData, settings: TrainingSettings) -> None:
+    if data.reinforcement is not None and settings.label_smoothing:
+        raise SettingsError(
+            f"label_smoothing = {settings.label_smoothing}: only hard labels are smoothed, and a reinforcement has "
+            "soft targets; leave it at 0, or train with --targets hard"
+        )
+
+
+def _loaders(
+    data: TrainingData, loaded: LoadedModel, settings: TrainingSettings
+) -> tuple[BatchLoader, BatchLoader | None]:
+    """Training batches, and those to score on where there is val data. No process is started yet."""
     loader = BatchLoader(
-        batches,
+        data.batches(loaded.preprocessing.size, settings.seed),
         batch=settings.batch,
         seed=settings.seed,
         shuffle=True,
         workers=settings.workers,
         max_bad=data.max_bad,
     )
-    val_loader = None
-    if data.val is not None:
-        val_loader = evaluation_loader(loaded.preprocessing, data.val, data.classes, settings.workers)
-    fit(loaded.module, loader, settings, run=run, val_loader=val_loader, resume=resume)
-    return run
+    if data.val is None:
+        return loader, None
+    return loader, evaluation_loader(
+        loaded.preprocessing, data.val, data.classes, settings.workers, max_bad=data.max_bad
+    )
+
+
+def _try_optimizer(loaded: LoadedModel, settings: TrainingSettings) -> None:
+    """Raises: SettingsError, where timm does not make this optimizer with these settings."""
+    assert settings.lr is not None
+    groups = plain_groups(loaded.module, settings.optimizer.weight_decay)
+    create_optimizer(groups, settings.optimizer, settings.lr)
 
 
 def _open(out: Path, resume: bool, loaded: LoadedModel, data: TrainingData, settings: dict[str, Any]) -> Run:
@@ -152,8 +181,5 @@ def _open(out: Path, resume: bool, loaded: LoadedModel, data: TrainingData, sett
     run = open_run(out, finished=False)
     asked = {**settings, "size": loaded.preprocessing.size, "reinforcement": digest, "data": data.identity()}
     there = {**run.settings, "size": run.preprocessing.size, "reinforcement": run.reinforcement, "data": run.data}
-    differing = sorted(key for key in asked.keys() | there.keys() if asked.get(key) != there.get(key))
-    if differing:
-        shown = ", ".join(f"{key} ({there.get(key)} there, {asked.get(key)} asked for)" for key in differing[:5])
-        raise TrainingError(f"{out}: was started with other settings: {shown}; use the same, or another --out")
+    require_same_settings(out, there, asked)
     return run
