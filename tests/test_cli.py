@@ -18,6 +18,7 @@ from buttress.signature import REQUIRED, arguments_of, type_name
 
 BAKE = '''
 """A toy command."""
+import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -88,6 +89,13 @@ def bake(
         raise SourceError("sand is not flour\\nuse flour")
     if flour == "hot":
         raise KeyboardInterrupt
+    if flour == "spilt":
+        open(cake / "crumb")
+    if flour == "moved":
+        (cake / "temporary").write_text("")
+        (cake / "temporary").rename(cake / "no" / "name")
+    if flour == "full":
+        raise OSError(errno.ENOSPC, "No space left on device")
     return 1 if dry_run else None
 '''
 
@@ -290,7 +298,33 @@ def test_an_error_of_the_command_is_one_line_and_exit_2(run):
 
 def test_an_interrupt_is_one_line_and_exit_130(run):
     code, _, _, err = run("tin", "--flour=hot")
-    assert (code, err) == (130, "buttress bake: interrupted; run the same command again to go on\n")
+    assert (code, err) == (130, "buttress bake: interrupted; run the same command again\n")
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_an_interrupt_says_what_is_true_of_the_command(verb, monkeypatch, capsys):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{cli.PACKAGE}.{verb}.{verb}", interrupted)
+    monkeypatch.setattr(cli, "settings", lambda *_: {})
+    assert cli.main([verb]) == 130
+    ends = {"reinforce": "again to go on", "train": "again with --resume to go on"}
+    end = ends.get(verb, "again")
+    assert capsys.readouterr().err == f"buttress {verb}: interrupted; run the same command {end}\n"
+
+
+@pytest.mark.parametrize(
+    ("flour", "said"),
+    [
+        ("spilt", "{tin}/crumb: No such file or directory"),
+        ("moved", "{tin}/no/name: No such file or directory"),
+        ("full", "No space left on device"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_the_file_and_exit_2(run, tmp_path, flour, said):
+    code, _, _, err = run(tmp_path, f"--flour={flour}")
+    assert (code, err) == (2, f"buttress bake: error: {said.format(tin=tmp_path)}\n")
 
 
 def test_help_of_a_command_shows_flags_defaults_and_groups(run):

@@ -31,6 +31,8 @@ VERBS = ("reinforce", "verify", "train", "evaluate", "demo")
 PACKAGE = "buttress.commands"
 MISUSE = 2
 INTERRUPTED = 130
+_AGAIN = "run the same command again"
+_GO_ON = {"reinforce": f"{_AGAIN} to go on", "train": f"{_AGAIN} with --resume to go on"}  # the others start anew
 
 
 def main(argv: Sequence[str] | None = None, *, package: str = PACKAGE, verbs: Sequence[str] = VERBS) -> int:
@@ -58,14 +60,23 @@ def main(argv: Sequence[str] | None = None, *, package: str = PACKAGE, verbs: Se
         return 0 if given is None else int(function(**given) or 0)
     except ButtressError as error:
         return _failed(f"buttress {verb}", " ".join(str(error).splitlines()))
+    except OSError as error:
+        return _failed(f"buttress {verb}", _os_error(error))
     except KeyboardInterrupt:
-        print(f"buttress {verb}: interrupted; run the same command again to go on", file=sys.stderr)
+        print(f"buttress {verb}: interrupted; {_GO_ON.get(verb, _AGAIN)}", file=sys.stderr)
         return INTERRUPTED
 
 
 def _failed(place: str, message: str) -> int:
     print(f"{place}: error: {message}", file=sys.stderr)
     return MISUSE
+
+
+def _os_error(error: OSError) -> str:
+    """`FILE: what the system says`; of a rename the second name, for the first is a temporary one of ours."""
+    name = error.filename if error.filename2 is None else error.filename2
+    what = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    return what if name is None else f"{name}: {what}"
 
 
 def overview(package: str = PACKAGE, verbs: Sequence[str] = VERBS) -> str:

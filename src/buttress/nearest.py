@@ -1,20 +1,34 @@
-"""The nearest known name to a misspelt one."""
+"""The nearest known names to a misspelt one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean --views?` for the nearest known names, all where several are as near; empty where none is near.
+def did_you_mean(name: str, known: Iterable[str], *, count: int | None = None) -> str:
+    """`; did you mean --views?` for the `nearest` of the known names; empty where none is near."""
+    near = nearest(name, known, count=count)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
-    Dashes and underscores count as the same letter. Near is within half of the name's letters.
+
+def nearest(name: str, known: Iterable[str], *, count: int | None = None) -> list[str]:
+    """The known names nearest to `name`, the nearest first. Near is within half of the name's letters.
+
+    Dashes and underscores count as the same letter.
+
+    Args:
+        name: what somebody wrote.
+        known: what there is.
+        count: how many at most; none = all that are as near as the nearest.
     """
-    distances = {candidate: _distance(name.replace("-", "_"), candidate.replace("-", "_")) for candidate in known}
-    smallest = min(distances.values(), default=len(name))
-    if smallest > max(1, len(name.strip("-")) // 2):
-        return ""
-    return "; did you mean " + " or ".join(c for c, distance in distances.items() if distance == smallest) + "?"
+    limit = max(1, len(name.strip("-")) // 2)
+    # Lengths that are too far apart decide alone: some lists are thousands of names long.
+    likely = [candidate for candidate in known if abs(len(candidate) - len(name)) <= limit]
+    distances = {candidate: _distance(name.replace("-", "_"), candidate.replace("-", "_")) for candidate in likely}
+    near = sorted((one for one in distances if distances[one] <= limit), key=distances.__getitem__)
+    if count is not None:
+        return near[:count]
+    return [one for one in near if distances[one] == distances[near[0]]]
 
 
 def _distance(one: str, other: str) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+LINE_SECONDS = 30.0  # between the lines of progress in a log file
 
 
 class Progress:
-    """A running count of done units; silent where stderr is not a terminal."""
+    """A running count of done units. This one says nothing."""
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more units as done."""
@@ -18,10 +21,19 @@ class Progress:
 
 
 @contextmanager
-def progress(description: str, total: int, unit: str = "") -> Iterator[Progress]:
-    """A progress bar with count, rate and time left. Silent where stderr is not a terminal."""
+def progress(
+    description: str, total: int, unit: str = "", *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Progress]:
+    """A progress bar with count, rate and time left; where stderr is no terminal, a line of them every 30 s at most.
+
+    Args:
+        description: what is going on.
+        total: units to be done.
+        unit: what is counted.
+        clock: the time in seconds, from any start.
+    """
     if not sys.stderr.isatty():
-        yield Progress()
+        yield _Lines(description, total, unit, clock)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -37,6 +49,42 @@ def progress(description: str, total: int, unit: str = "") -> Iterator[Progress]
     )
     with Rich(*columns, console=Console(stderr=True)) as bars:
         yield _Bar(bars, bars.add_task(description, total=total, text="", rate=""), unit)
+
+
+class _Lines(Progress):
+    """Plain lines, for the log of work that nobody watches. Work that is over before the first is due says nothing."""
+
+    def __init__(self, description: str, total: int, unit: str, clock: Callable[[], float]) -> None:
+        self._description, self._total, self._unit, self._clock = description, total, unit, clock
+        self._done, self._said_at, self._text = 0, clock(), ""
+        self._window: tuple[float, int] | None = None  # when the rate's window began, and with how many done
+
+    def advance(self, count: int = 1) -> None:
+        now = self._clock()
+        self._done += count
+        if now - self._said_at >= LINE_SECONDS:
+            self._line(now)
+            self._window, self._said_at = (now, self._done), now
+        # The first count is no work of this process when a run is resumed, so the rate begins behind it.
+        self._window = self._window or (now, self._done)
+
+    def update(self, text: str) -> None:
+        self._text = text
+
+    def _line(self, now: float) -> None:
+        parts = [f"{self._done:,}/{self._total:,}"]
+        since, before = self._window or (now, 0)
+        if now > since and self._done > before:
+            rate = (self._done - before) / (now - since)
+            parts += [f"{rate:,.1f} {self._unit}/s", f"{_duration((self._total - self._done) / rate)} left"]
+        note(f"{self._description}: {', '.join(filter(None, [*parts, self._text]))}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{hours} h"
 
 
 class _Bar(Progress):

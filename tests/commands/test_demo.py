@@ -15,11 +15,11 @@ from PIL import Image
 
 from buttress.commands import demo as demo_module
 from buttress.commands.demo import demo
-from buttress.errors import SettingsError
-from buttress.sources.comparison_sets import digit_sets
+from buttress.errors import SettingsError, SourceError
 from buttress.store.reader import open_reinforcement
 from buttress.store.writer import PartColumns, write_card, write_part
 from buttress.training.comparison import Arm, compare, gain_of, row_of
+from buttress.training.comparison_sets import digit_sets
 from buttress.training.settings import TrainingSettings
 from buttress.training.train import TrainingData
 
@@ -29,7 +29,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from buttress.sources import id_hashes
-from buttress.sources.comparison_sets import digit_sets
+from buttress.training.comparison_sets import digit_sets
 from buttress.views.policy import Policy, RandomResizedCrop
 from buttress.views.render import Renderer
 
@@ -254,6 +254,34 @@ def test_misuse_is_refused_before_anything_is_written(given, message, tmp_path):
     with pytest.raises(SettingsError, match=message.format(out=out)):
         demo(out=out, **given)
     assert not out.exists()
+
+
+def folder_of(images: dict[str, int], root: Path) -> Path:
+    """Class sub-folders ("" = none) with so many images each."""
+    for name, count in images.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "message"),
+    [
+        ({"": 5}, None, "has no classes to compare by; put the images in class sub-folders"),
+        ({"a": 5}, None, "has one class, a; there is nothing to tell apart"),
+        ({"a": 1, "b": 1}, None, "no labelled images to score on once a fifth of 2 images is held back; .* --val"),
+        ({"a": 3, "b": 3}, {"a": 1, "c": 1}, r"its classes \(a, c\) are not those of the training images \(a, b\)"),
+        ({"a": 3, "b": 3}, {"": 2}, r"its classes \(none\) are not"),
+    ],
+)
+def test_sets_that_allow_no_comparison_are_refused_up_front(train, val, message, teachers, tmp_path):
+    given = {"data": str(folder_of(train, tmp_path / "train")), "teacher": f"{teachers}:teach"}
+    if val is not None:
+        given["val"] = str(folder_of(val, tmp_path / "val"))
+    with pytest.raises(SourceError, match=message):
+        demo(out=tmp_path / "demo", **given)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_a_folder_that_is_not_a_demos_is_left_alone(tmp_path):

@@ -211,6 +211,14 @@ def test_R11_cut_off_at_any_write_the_second_start_ends_the_same(
     assert check_integrity(tmp_path / "cut").whole
 
 
+def test_an_edited_python_teacher_is_another_one(source, colour_teacher, tmp_path):
+    run(source, colour_teacher, tmp_path / "plus")
+    file = Path(str(sys.modules["colour_teacher"].__file__))
+    file.write_text(file.read_text().replace("32.0", "16.0"))
+    with pytest.raises(LabellingError, match=r"teacher's source_sha256 differ"):
+        run(source, colour_teacher, tmp_path / "plus", views=6)
+
+
 def test_images_that_come_while_interrupted_are_labelled_and_shift_nothing(
     source, photos, colour_teacher, tmp_path, monkeypatch
 ):

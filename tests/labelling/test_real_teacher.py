@@ -45,8 +45,7 @@ def test_quantising_costs_next_to_nothing(real_data, source, tmp_path, capsys, c
     print(f"C = {len(store.classes)}: KL mean {losses.mean():.1e}, p99 {np.quantile(losses, 0.99):.1e} nat")
     assert losses.mean() <= 1e-4
     assert np.quantile(losses, 0.99) <= 1e-3
-    again = rerun(source, store, match(source, store).rows if classes == "source" else np.arange(len(source)),
-                  teacher_of(store).open(), 32)  # fmt: skip
+    again = rerun(source, store, match(source, store).rows, teacher_of(store).open(), 32)
     assert again.mean <= 0.02
 
 

@@ -78,6 +78,15 @@ def test_without_a_hard_label_every_view_is_reinforced(source, store):
     assert (batches.batch(range(24), 0).values_BK[:, 0] < 1).all()
 
 
+def test_in_the_teachers_own_classes_no_view_is_hard(own_source, own_store):
+    batch = reinforced(own_source, own_store, p=0.0).batch(range(24), 0)
+    values, ids, _ = own_store.targets(np.arange(24), view_of_epoch(0, 0, 4))
+    np.testing.assert_array_equal(batch.values_BK, values)
+    np.testing.assert_array_equal(batch.ids_BK, ids)
+    assert batch.labels_B.tolist() == [-1] * 24
+    assert ReinforcedDataset(own_source, own_store, size=24, p=0.0)[0][1].shape == (3,)
+
+
 def test_views_serve_any_size(source, store):
     small, large = (reinforced(source, store, size=size).batch([7], 0).views_BHWC for size in (16, 48))
     assert (small.shape, large.shape) == ((1, 16, 16, 3), (1, 48, 48, 3))

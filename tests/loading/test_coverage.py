@@ -7,9 +7,21 @@ import shutil
 import numpy as np
 import pytest
 
-from buttress.errors import SourceError, StoreError
-from buttress.loading.coverage import match
+from buttress.errors import SettingsError, SourceError, StoreError
+from buttress.labelling.label import label_source
+from buttress.labelling.settings import LabelSettings
+from buttress.loading.coverage import look_up, match
 from buttress.sources import ArraySource, Relabelled, Subset, open_source
+from buttress.store.reader import open_reinforcement
+from buttress.teachers.teacher import TeacherSpec
+from buttress.views.presets import preset
+
+
+def teachers_classes(source, uri, out):
+    """A reinforcement of `source` in the teacher's own classes."""
+    spec = TeacherSpec(uri=uri, source_classes=source.classes, classes="teacher")
+    label_source(source, spec, preset("crop"), LabelSettings(views=1, k=2, workers=0), out)
+    return open_reinforcement(out)
 
 
 def test_the_same_source_needs_no_look_up(source, store):
@@ -62,3 +74,43 @@ def test_a_changed_class_is_refused_and_named(source, store):
 
 def test_labels_that_came_or_went_are_fine(source, store):
     assert match(Relabelled(source, np.full(24, -1)), store).rows.tolist() == list(range(24))
+
+
+def test_a_look_refuses_no_unknown_id(source, store, photos):
+    shutil.copy(photos / "red" / "02.png", photos / "red" / "new.png")
+    coverage = look_up(open_source(f"folder:{photos}"), store)
+    assert (coverage.rows < 0).sum() == 1
+    assert coverage.line().endswith("(24 in the reinforcement), 1 have no stored labels")
+
+
+def test_the_teachers_own_classes_serve_any_source_without_its_labels(own_source, own_store):
+    assert own_store.classes == ("blue", "green", "red")
+    coverage = match(own_source, own_store)
+    assert coverage.rows.tolist() == list(range(24))
+    assert coverage.labels.tolist() == [-1] * 24
+    assert "the classes are the teacher's own" in coverage.line()
+
+
+def test_hard_labels_are_refused_where_the_classes_are_the_teachers_own(own_source, own_store):
+    with pytest.raises(SettingsError, match=r"--missing hard: .* has the teacher's own classes"):
+        match(own_source, own_store, missing="hard")
+    chosen = ArraySource(np.zeros((1, 4, 4, 3), np.uint8), [0], ids=["new"], classes=("cold", "warm"))
+    with pytest.raises(SourceError, match=r"new has no stored labels .* to label them$"):
+        match(chosen, own_store)
+
+
+def test_a_teacher_with_the_sources_very_classes_leaves_the_labels_in_use(source, colour_teacher, tmp_path):
+    store = teachers_classes(source, colour_teacher, tmp_path / "same+")
+    coverage = match(source, store, missing="hard")
+    assert coverage.labels.tolist() == source.labels.tolist()
+    assert "teacher's own" not in coverage.line()
+
+
+def test_a_stored_label_beyond_the_stored_classes_is_named_by_its_number(source, colour_teacher, tmp_path):
+    was = Relabelled(source, source.labels.copy())
+    was.classes, was.labels = tuple("abcd"), (source.labels + 1).astype(np.int32)
+    store = teachers_classes(was, colour_teacher, tmp_path / "was+")
+    with pytest.raises(StoreError, match=r"blue/00\.png: its class is blue but was green"):
+        match(source, store)
+    with pytest.raises(StoreError, match=r"red/02\.png: its class is red but was number 3"):
+        match(Subset(source, [source.ids.index("red/02.png")]), store)

@@ -97,22 +97,6 @@ def test_nonsense_orientation_means_none(value: int) -> None:
     assert decode(data).shape == (24, 40, 3)
 
 
-@pytest.mark.parametrize("reduce", [2, 4, 8])
-@pytest.mark.parametrize("size", [(40, 24), (41, 23), (1, 1), (7, 65)])
-def test_reduce_rounds_sizes_up(size: tuple[int, int], reduce: int) -> None:
-    data = encoded(photo(*size), "JPEG", exif=exif(6))
-    assert decode(data, reduce=reduce).shape == (-(-size[0] // reduce), -(-size[1] // reduce), 3)
-
-
-def test_reduce_shows_the_same_picture_in_rgb() -> None:
-    data = encoded(Image.new("RGB", (64, 64), (250, 120, 10)), "JPEG", quality=95)
-    assert difference(decode(data, reduce=4), np.full((16, 16, 3), (250, 120, 10), np.uint8)) <= 3
-
-
-def test_reduce_leaves_other_formats_alone() -> None:
-    assert decode(encoded(photo(), "PNG"), reduce=8).shape == (24, 40, 3)
-
-
 def test_alpha_is_laid_over_white() -> None:
     pixels = np.array([[[200, 0, 50, 0], [200, 0, 50, 255], [200, 0, 50, 128]]], np.uint8)
     expected = np.array([[[255, 255, 255], [200, 0, 50], [227, 127, 152]]])

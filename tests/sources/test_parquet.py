@@ -118,8 +118,8 @@ def test_an_image_without_bytes_is_one_bad_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "match"),
     [
-        ("?imgae=img", "unknown key 'imgae', did you mean 'image'"),
-        ("?image=imgs", "no such column, did you mean 'img'"),
+        ("?imgae=img", "unknown key 'imgae' (known are image, label, id); did you mean image?"),
+        ("?image=imgs", "no such column; columns are img, label, gap; did you mean img?"),
         ("?image=label", "holds int64, not encoded images"),
         ("?label=", "must name one column"),
         ("?label=img", "neither integers nor texts"),

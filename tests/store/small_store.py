@@ -36,6 +36,17 @@ def random_probabilities(
     return probabilities
 
 
+def densify(
+    values_BK: NDArray[np.float32], ids_BK: NDArray[np.integer], rest_B: NDArray[np.float32], classes: int
+) -> NDArray[np.float32]:
+    """Distributions `[B, C]`: the rest's mass spread evenly over the classes that are not among the k."""
+    others = classes - values_BK.shape[1]
+    fill_B = rest_B / others if others else rest_B
+    dense_BC = np.repeat(fill_B[:, None], classes, axis=1)
+    np.put_along_axis(dense_BC, ids_BK, values_BK, axis=1)
+    return dense_BC
+
+
 def id_hashes_of(rows: int) -> NDArray[np.uint64]:
     """Distinct 64-bit numbers in no order."""
     return np.arange(1, rows + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from buttress.errors import StoreError
-from buttress.store.codec import VALUES_256, TopKLog8, densify, top_k
+from buttress.store.codec import VALUES_256, TopKLog8, top_k
 
-from .small_store import random_probabilities
+from .small_store import densify, random_probabilities
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "records.json").read_text())
 SIZES = [

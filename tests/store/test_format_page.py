@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from buttress.store.codec import TopKLog8, densify, top_k
+from buttress.store.codec import TopKLog8, top_k
 from buttress.store.part import plane_crc
 
-from .small_store import random_probabilities
+from .small_store import densify, random_probabilities
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 

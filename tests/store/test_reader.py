@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buttress.errors import StoreError
-from buttress.store.codec import densify
 from buttress.store.damage import DamageError
 from buttress.store.reader import Reinforcement, open_reinforcement
 from buttress.store.rows import INDEX_NAME
 
-from .small_store import Plan
+from .small_store import Plan, densify
 
 CUTS = [((), ()), ((3,), ()), ((), (2,)), ((2, 5), (1, 4))]
 

@@ -88,3 +88,16 @@ def test_a_skipped_list_that_does_not_fit_is_found(tmp_path):
     plan.write(tmp_path)
     assert found(tmp_path) == {("reinforcement.json", "skipped")}
     assert np.flatnonzero(plan.content_hashes == 0).tolist() == [1]
+
+
+@pytest.mark.parametrize(("ids", "bad"), [((0, 1, 7), ()), ((2, 5, 2), (0, 1)), ((7, 7, 7), ())])
+def test_class_ids_that_cannot_be_are_found_though_the_checksum_fits(tmp_path, ids, bad):
+    plan = Plan(6, 2, bad=bad)
+    assert not found(plan.write(tmp_path / "whole"))
+    flag = plan.labels_VNS[1, 4, -1] & 2  # behind 3 value bytes, 3 ids of 3 bits; bit 9 says that p1 is implied
+    packed = ids[0] | ids[1] << 3 | ids[2] << 6
+    plan.labels_VNS[1, 4, -2:] = packed & 255, packed >> 8 | flag
+    plan.write(tmp_path / "a", (3,))
+    assert found(tmp_path / "a") == {("part-00001-v0000.safetensors", "plane of view 1, row 4")}
+    (problem,) = check_integrity(tmp_path / "a").problems
+    assert problem.what == "the row has class ids that are not 3 distinct ones below 7"

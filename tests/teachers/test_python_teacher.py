@@ -27,6 +27,7 @@ def flat(views): return brightness(views)[:, 0]
 def logits(views): return brightness(views) * 4
 def negative(views): return brightness(views) - [[1, 0, -1]]
 def nan(views): return brightness(views) * np.nan
+def fails(views): raise ValueError("no\\nluck")
 def silent(views): return np.tile([[0.0, 1.0, 0.0]], (len(views), 1))
 """
 
@@ -112,6 +113,17 @@ def test_what_cannot_be_found_is_named(module):
         open_teacher(f"python:{module}:brightnes", size=8)
     with pytest.raises(ModelError, match="--teacher-size"):
         open_teacher(f"python:{module}:brightness")
+
+
+def test_a_failure_of_its_own_code_is_one_line_with_type_and_place(module, tmp_path):
+    teacher = open_teacher(f"python:{module}:fails", size=8)
+    place = rf"{module}\.py, line \d+\)$"
+    with pytest.raises(ModelError, match=rf"^python:{module}:fails: .*5 views.*\(ValueError: no luck; .*{place}"):
+        teacher.probabilities(VIEWS)
+    for line, said in (("1 / 0", "ZeroDivisionError: division by zero"), ("import sys; sys.exit(3)", "SystemExit: 3")):
+        (tmp_path / f"{module}_b.py").write_text(line)
+        with pytest.raises(ModelError, match=rf"{module}_b failed while it was imported \({said}; .*, line 1\)$"):
+            open_teacher(f"python:{module}_b:f", size=8)
 
 
 def test_it_needs_no_torch(module):

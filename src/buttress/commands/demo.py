@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from buttress.sources import Source
-    from buttress.sources.comparison_sets import ComparisonSets
     from buttress.store.reader import Reinforcement
     from buttress.training.comparison import Outcome
+    from buttress.training.comparison_sets import ComparisonSets
     from buttress.training.settings import TrainingSettings
     from buttress.views.policy import Policy
 
@@ -117,7 +117,7 @@ def _settings(defaults: DemoSettings, given: dict[str, Any]) -> DemoSettings:
 
 def _sets(data: str | None, teacher: str | None, val: str | None) -> ComparisonSets:
     from buttress.errors import SettingsError
-    from buttress.sources.comparison_sets import digit_sets, own_sets
+    from buttress.training.comparison_sets import digit_sets, own_sets
 
     if data is None:
         if val is not None:

@@ -32,6 +32,8 @@ def evaluate(
     from buttress.sources import fingerprint, open_source
     from buttress.versions import library_versions
 
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)  # an evaluation must not be lost for want of a folder
     source = open_source(data)
     loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
     evaluation = score(loaded, source, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad)

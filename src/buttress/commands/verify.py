@@ -74,20 +74,30 @@ def _renderer(stored: Reinforcement) -> Check:
 def _against_source(
     stored: Reinforcement, uri: str, teacher: str | None, tolerance: float, sample: int
 ) -> Iterator[Check]:
-    from buttress.errors import SourceError, StoreError
-    from buttress.loading.coverage import match
+    from buttress.errors import StoreError
+    from buttress.loading.coverage import look_up
     from buttress.sources import open_source
 
     source = open_source(uri)
     try:
-        coverage = match(source, stored)
-    except (SourceError, StoreError) as failure:
+        coverage = look_up(source, stored)
+    except StoreError as failure:
         yield False, str(failure)
         return
-    yield True, f"ids: {coverage.line()}"
+    yield _ids(coverage)
+    if (coverage.rows < 0).all():
+        return
     yield _contents(source, stored, coverage)
     if sample:
         yield from _rerun(source, stored, coverage, teacher, tolerance, sample)
+
+
+def _ids(coverage: Coverage) -> Check:
+    """Samples that nobody has labelled yet are no fault of the reinforcement's; a folder of nothing else is another."""
+    line = f"ids: {coverage.line()}"
+    if (coverage.rows < 0).any():
+        line += "; run the same buttress reinforce command again to label them"
+    return bool((coverage.rows >= 0).any()), line
 
 
 def _contents(source: Source, stored: Reinforcement, coverage: Coverage) -> Check:
@@ -95,20 +105,21 @@ def _contents(source: Source, stored: Reinforcement, coverage: Coverage) -> Chec
     from buttress.terminal import progress
 
     changed: list[str] = []
-    with progress("images", len(source), "images") as bar:
-        for index, row in enumerate(coverage.rows.tolist()):
+    known = (coverage.rows >= 0).nonzero()[0].tolist()
+    with progress("images", len(known), "images") as bar:
+        for index in known:
             bar.advance()
             if coverage.undecodable[index]:
                 continue
             try:
-                same = content_hash(source[index].data) == int(stored.content_hashes[row])
+                same = content_hash(source[index].data) == int(stored.content_hashes[coverage.rows[index]])
             except UndecodableImage:
                 same = False
             if not same:
                 changed.append(source.ids[index])
     if changed:
         return False, f"images: {len(changed):,} have changed since the teacher saw them (e.g. {changed[0]})"
-    return True, f"images: {len(source):,} are the ones the teacher saw"
+    return True, f"images: {len(known):,} are the ones the teacher saw"
 
 
 def _rerun(

@@ -90,10 +90,10 @@ def rerun(
 
 
 def _refuse_other_teacher(reinforcement: Reinforcement, teacher: Teacher) -> None:
-    was, now = reinforcement.card.teachers[0].get("weights_sha256"), teacher.describe().get("weights_sha256")
-    if was != now:
+    was, now = reinforcement.card.teachers[0], teacher.describe()
+    if any(was.get(key) != now.get(key) for key in ("weights_sha256", "source_sha256")):
         raise LabellingError(
-            f"{teacher.spec.uri}: is not the teacher that made {reinforcement.path} (its weights differ); "
+            f"{teacher.spec.uri}: is not the teacher that made {reinforcement.path} (its weights or source differ); "
             "name the right one by --teacher"
         )
 

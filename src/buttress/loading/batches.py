@@ -110,10 +110,10 @@ class HardBatches:
         size: side of the views, pixels.
     """
 
-    def __init__(self, source: Source, policy: Policy, *, seed: int, size: int, require_labels: bool = True) -> None:
+    def __init__(self, source: Source, policy: Policy, *, seed: int, size: int) -> None:
         labels = np.asarray(source.labels)
         self.source, self.classes = source, source.classes
-        self.usable = np.flatnonzero(labels >= 0) if require_labels else np.arange(len(source))
+        self.usable = np.flatnonzero(labels >= 0)
         if not len(self.usable):
             raise SourceError(f"{source.uri}: none of its {len(source):,} samples has a label to train or score on")
         self._images = _Images(source, policy, seed, size)
@@ -130,7 +130,8 @@ class ReinforcedBatches:
     """Stored views with what the teacher said of them.
 
     In epoch e every sample takes view `view_of_epoch(e)`. With probability `1 - p` a sample that has a hard label takes
-    a view that was not stored (number V + e) with that label instead (arXiv 2303.08983, section 4).
+    a view that was not stored (number V + e) with that label instead (arXiv 2303.08983, section 4). Where the stored
+    classes are the teacher's own (`--classes teacher`), no sample has one.
 
     Args:
         source: the images, in any order, filtered or extended.
@@ -175,11 +176,11 @@ class ReinforcedBatches:
         views_B = np.where(soft_B, view, self.reinforcement.views + epoch)
         views_BHWC, kept, bad = self._images.render(index_B, views_B)
         index_B, soft_B = index_B[kept], soft_B[kept]
-        labels_B = np.asarray(self.source.labels)[index_B]
+        labels_B = self.coverage.labels[index_B]
         return ArrayBatch(views_BHWC, index_B, labels_B, *self._targets(index_B, soft_B, labels_B, view), bad)
 
     def _takes_stored_view(self, index_B: NDArray[np.int64], epoch: int) -> NDArray[np.bool_]:
-        rows_B, labels_B = self.coverage.rows[index_B], np.asarray(self.source.labels)[index_B]
+        rows_B, labels_B = self.coverage.rows[index_B], self.coverage.labels[index_B]
         hashes = self._images.hashes_N
         drawn_B = np.array(
             [self._words.words(epoch, int(hashes[i]), CHOICE_SLOT, 1)[0] for i in index_B.tolist()], np.uint64

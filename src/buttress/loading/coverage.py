@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,21 @@ class Coverage:
 
     Args:
         rows: row of every sample, `[N]`; -1 = the reinforcement does not know its id.
+        labels: the samples' own classes among the stored ones, `[N]`; -1 = none.
         undecodable: samples `[N]` whose image could not be decoded when it was labelled.
         stored: rows of the reinforcement in all.
         changed: true where source and reinforcement are not the same list of ids.
+        teachers_classes: true where the stored classes are the teacher's own, so that no sample has a label in them.
+        hard: whether samples without a row are to use their labels.
     """
 
     rows: NDArray[np.int64]
+    labels: NDArray[np.int32]
     undecodable: NDArray[np.bool_]
     stored: int
     changed: bool
+    teachers_classes: bool
+    hard: bool = False
 
     def line(self) -> str:
         """One line for the user."""
@@ -35,9 +41,11 @@ class Coverage:
         known = samples - missing
         text = f"{known:,} of {samples:,} samples are reinforced ({self.stored:,} in the reinforcement)"
         if missing:
-            text += f", {missing:,} use their hard labels"
+            text += f", {missing:,} " + ("use their hard labels" if self.hard else "have no stored labels")
         if self.undecodable.any():
             text += f", {int(self.undecodable.sum()):,} left out (image not decodable)"
+        if self.teachers_classes:
+            text += "; the classes are the teacher's own, so hard labels are not used"
         return text
 
 
@@ -52,19 +60,51 @@ def match(source: Source, reinforcement: Reinforcement, missing: str = "error") 
     Raises:
         StoreError: class names or a sample's class differ.
         SourceError: ids without labels.
+        SettingsError: hard labels are wanted in classes that are the teacher's own.
     """
     if missing not in ("error", "hard"):
         raise SettingsError(f"--missing {missing}: choose error or hard")
-    _check_classes(source, reinforcement)
+    coverage = replace(look_up(source, reinforcement), hard=missing == "hard")
+    if coverage.hard and coverage.teachers_classes:
+        raise SettingsError(
+            f"--missing hard: {reinforcement.path} has the teacher's own classes (--classes teacher), in which the "
+            "images have no hard labels; leave it out, and label new images by the same buttress reinforce command"
+        )
+    _check_missing(source, coverage)
+    return coverage
+
+
+def look_up(source: Source, reinforcement: Reinforcement) -> Coverage:
+    """`match` that only looks: samples that the reinforcement does not know are not refused.
+
+    Raises:
+        StoreError: class names or a sample's class differ.
+    """
+    own = _has_teachers_classes(source, reinforcement)
+    if not own:
+        _check_classes(source, reinforcement)
     same = fingerprint(source) == reinforcement.card.source.fingerprint
     if same:
         rows = np.arange(len(source), dtype=np.int64)
     else:
         rows = reinforcement.rows_of(id_hashes(source.ids))
-    _check_labels(source, reinforcement, rows)
-    _check_missing(source, rows, missing)
+    if not own:
+        _check_labels(source, reinforcement, rows)
     skipped = np.asarray(reinforcement.absent_rows, np.int64)
-    return Coverage(rows, np.isin(rows, skipped), reinforcement.rows, not same)
+    return Coverage(
+        rows=rows,
+        labels=np.full(len(source), -1, np.int32) if own else np.asarray(source.labels, np.int32),
+        undecodable=np.isin(rows, skipped),
+        stored=reinforcement.rows,
+        changed=not same,
+        teachers_classes=own,
+    )
+
+
+def _has_teachers_classes(source: Source, reinforcement: Reinforcement) -> bool:
+    """Whether what is stored is in classes of the teacher's that are not those of the source."""
+    kept = reinforcement.card.teachers[0].get("classes") == "teacher"
+    return kept and (source.classes is None or tuple(source.classes) != tuple(reinforcement.classes))
 
 
 def _check_classes(source: Source, reinforcement: Reinforcement) -> None:
@@ -92,24 +132,26 @@ def _check_labels(source: Source, reinforcement: Reinforcement, rows: NDArray[np
     wrong = known[(ours != theirs) & (ours >= 0) & (theirs >= 0)]
     if len(wrong) and source.classes is not None:
         first = int(wrong[0])
-        was = reinforcement.classes[int(reinforcement.hard_labels[rows[first]])]
+        number, names = int(reinforcement.hard_labels[rows[first]]), reinforcement.classes
+        was = names[number] if number < len(names) else f"number {number}"  # that of a source with other classes
         raise StoreError(
             f"{source.ids[first]}: its class is {source.classes[int(source.labels[first])]} but was {was} when "
             f"{reinforcement.path} was made ({len(wrong)} such samples); run buttress reinforce into another folder"
         )
 
 
-def _check_missing(source: Source, rows: NDArray[np.int64], missing: str) -> None:
-    unknown = np.flatnonzero(rows < 0)
+def _check_missing(source: Source, coverage: Coverage) -> None:
+    unknown = np.flatnonzero(coverage.rows < 0)
     if not len(unknown):
         return
     first = source.ids[int(unknown[0])]
-    if missing == "error":
+    if not coverage.hard:
+        other_way = ", or use --missing hard to train them on their hard labels"
         raise SourceError(
             f"{first} has no stored labels ({len(unknown):,} of {len(source):,} samples have none); run the same "
-            "buttress reinforce command again to label them, or use --missing hard to train them on their hard labels"
+            f"buttress reinforce command again to label them{'' if coverage.teachers_classes else other_way}"
         )
-    unlabelled = unknown[np.asarray(source.labels)[unknown] < 0]
+    unlabelled = unknown[coverage.labels[unknown] < 0]
     if len(unlabelled):
         raise SourceError(
             f"{source.ids[int(unlabelled[0])]} has neither stored labels nor a class of its own "

@@ -50,7 +50,7 @@ class ReinforcedDataset(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         store = reinforcement if isinstance(reinforcement, Reinforcement) else open_reinforcement(Path(reinforcement))
         self._batches = ReinforcedBatches(open_source(source), store, size=size, p=p, missing=missing, seed=seed)
-        if self._batches.coverage.changed:
+        if self._batches.coverage.changed or self._batches.coverage.teachers_classes:
             note(self._batches.coverage.line())
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]

@@ -12,8 +12,9 @@ from buttress.errors import ModelError
 from buttress.files import parse_json
 from buttress.models.imagenet import imagenet_classes
 from buttress.models.preprocessing import Preprocessing
-from buttress.models.uri import did_you_mean, parse_model_uri
+from buttress.models.uri import parse_model_uri
 from buttress.models.weights_file import WeightsFile, read_weights
+from buttress.nearest import did_you_mean
 from buttress.terminal import note
 
 if TYPE_CHECKING:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from buttress.errors import ModelError
+from buttress.nearest import did_you_mean
 
 Scheme = Literal["timm", "run", "python"]
 SCHEMES: tuple[Scheme, ...] = ("timm", "run", "python")
@@ -57,12 +56,6 @@ def parse_model_uri(text: str) -> ModelURI:
     if not all(part.isidentifier() for part in (*module.split("."), function)):
         raise ModelError(f"{text}: not python:pkg.mod:func (a module that can be imported, then the function's name)")
     return ModelURI(scheme=cast(Scheme, scheme), name=rest)
-
-
-def did_you_mean(name: str, known: Iterable[str], *, count: int = 1) -> str:
-    """`; did you mean X?` with the nearest of the known names, or nothing where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _timm(text: str, rest: str) -> ModelURI:

@@ -29,10 +29,9 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # not EPS and o
 _FULL_TURN = {1: (False, None), 2: (False, 1), 3: (False, -1), 4: (False, 0)}
 _QUARTER_TURN = {5: (True, None), 6: (True, 1), 7: (True, -1), 8: (True, 0)}
 _TURNS: dict[int, tuple[bool, int | None]] = _FULL_TURN | _QUARTER_TURN  # EXIF orientation -> transpose?, cv2.flip code
-_EIGHTHS = {1: 0, 2: 16, 4: 32, 8: 64}  # IMREAD_REDUCED_*; OpenCV names no RGB form of them, the bits combine
 
 
-def decode(data: bytes | NDArray[Any], *, reduce: int = 1) -> NDArray[np.uint8]:
+def decode(data: bytes | NDArray[Any]) -> NDArray[np.uint8]:
     """The pixels of an image, upright: RGB uint8 [H, W, 3], contiguous. Treat them as read-only.
 
     Transparent pixels are laid over white; an animation gives its first frame; 16-bit values keep their high byte;
@@ -41,13 +40,10 @@ def decode(data: bytes | NDArray[Any], *, reduce: int = 1) -> NDArray[np.uint8]:
     Args:
         data: an encoded file (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM/PGM), or an array [H, W], [H, W, 1], [H, W, 3]
             or [H, W, 4] of uint8 or uint16. An RGB uint8 array comes back as it is, not copied.
-        reduce: 1, 2, 4 or 8: decode a JPEG at that fraction of its size (sizes round up). A hint: everything that is
-            not an 8-bit grey or three-colour JPEG comes at full size, so read the shape of the result.
 
     Raises:
         UndecodableImage: not an image, truncated, damaged, or of more than `MAX_PIXELS` pixels.
     """
-    assert reduce in _EIGHTHS, reduce
     if isinstance(data, np.ndarray):
         return _from_array(data)
     if data.startswith(JPEG_START):
@@ -56,7 +52,7 @@ def decode(data: bytes | NDArray[Any], *, reduce: int = 1) -> NDArray[np.uint8]:
         # FF D9 cannot occur inside entropy-coded data, so without one behind the header the file was cut
         if not data.endswith(b"\xff\xd9") and data.find(b"\xff\xd9", header.scan) < 0:
             raise UndecodableImage("truncated JPEG: no end-of-image marker")
-        pixels = _decode_common_jpeg(data, reduce) if header.common else None
+        pixels = _decode_common_jpeg(data) if header.common else None
         # what OpenCV refuses, Pillow may still read, and where it does not its reason is better than none
         return _turned(_decode_with_pillow(data)[0] if pixels is None else pixels, header.orientation)
     if data.startswith(PNG_START):
@@ -82,11 +78,11 @@ def image_size(data: bytes | NDArray[Any]) -> tuple[int, int]:
     return (height, width) if _TURNS[orientation][0] else (width, height)
 
 
-def _decode_common_jpeg(data: bytes, reduce: int) -> NDArray[np.uint8] | None:
+def _decode_common_jpeg(data: bytes) -> NDArray[np.uint8] | None:
     """RGB pixels as stored, not turned; None where OpenCV gives up."""
     import cv2
 
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _EIGHTHS[reduce]
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # type: ignore[return-value]  # None where it fails
     except cv2.error:

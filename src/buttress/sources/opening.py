@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 from buttress.errors import SourceError
+from buttress.nearest import nearest
 from buttress.sources.arrays import Relabelled
 from buttress.sources.digits import open_digits
 from buttress.sources.folder import FolderSource
@@ -46,7 +46,7 @@ def _hint(source: str, scheme: str, rest: str) -> str:
         return f": {scheme}: needs a path behind it"
     if scheme == "digits":
         return ": did you mean 'digits'? It has no parts"
-    near = get_close_matches(scheme.lower(), ("folder", "parquet", "digits"), n=1)
+    near = nearest(scheme.lower(), ("folder", "parquet", "digits"), count=1)
     if near:
         return f": did you mean {near[0] + (':' + rest if rest else '')!r}?"
     return "" if rest else f": did you mean 'folder:{source}'?"

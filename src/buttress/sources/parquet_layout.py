@@ -6,7 +6,6 @@ import glob
 import json
 import os
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import SourceError
+from buttress.nearest import did_you_mean
 from buttress.sources.source import NO_LABEL, checked_labels, first_repeat, nfc, numbered_classes
 
 if TYPE_CHECKING:
@@ -51,9 +51,8 @@ def split_query(location: str) -> tuple[str, dict[str, str]]:
     for part in query.split("&"):
         key, _, column = part.partition("=")
         if key not in _KEYS:
-            near = get_close_matches(key, _KEYS, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise SourceError(f"parquet:{location}: unknown key {key!r}{hint} (known are image, label, id)")
+            known = "(known are image, label, id)"
+            raise SourceError(f"parquet:{location}: unknown key {key!r} {known}{did_you_mean(key, _KEYS)}")
         if key in chosen or not column:
             raise SourceError(f"parquet:{location}: {key}= must name one column, once")
         chosen[key] = unquote(column)
@@ -109,9 +108,8 @@ def find_columns(file: str, chosen: dict[str, str], *, labels: bool) -> Columns:
         schema = parquet.schema_arrow
     for key, column in chosen.items():
         if column not in schema.names:
-            near = get_close_matches(column, schema.names, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise SourceError(f"{file}: {key}={column}: no such column{hint}; {_columns_text(schema)}")
+            hint = did_you_mean(column, schema.names)
+            raise SourceError(f"{file}: {key}={column}: no such column; {_columns_text(schema)}{hint}")
     image = chosen.get("image") or _find_image(schema, file)
     kind = schema.field(image).type
     if not _is_image(kind):

@@ -179,6 +179,13 @@ class TopKLog8:
         rest, values[0] = values[0], smaller / total
         return values, ids, rest
 
+    def ids_hold(self, records_BS: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which records `[B]` hold k distinct class ids below C, as all that `encode` wrote do; absent ones may not."""
+        sorted_BK = np.sort(self.decode(records_BS)[1], axis=1)
+        distinct_B = (sorted_BK[:, 1:] != sorted_BK[:, :-1]).all(axis=1)
+        hold_B: NDArray[np.bool_] = distinct_B & (sorted_BK[:, -1] < self.classes)
+        return hold_B
+
     @staticmethod
     def absent(records_BS: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which records `[B]` hold nothing (an image that could not be decoded): those that are all zero.
@@ -257,14 +264,3 @@ def top_k(probabilities_BC: NDArray[np.floating], k: int) -> tuple[NDArray[np.fl
     keys_BK = np.sort(np.partition(keys_BC, classes - k, axis=1)[:, classes - k :], axis=1)[:, ::-1]
     ids_BK = classes - 1 - (keys_BK & np.uint64(0xFFFFFFFF)).astype(np.int32)
     return np.take_along_axis(probabilities, ids_BK, axis=1), ids_BK
-
-
-def densify(
-    values_BK: NDArray[np.float32], ids_BK: NDArray[np.integer], rest_B: NDArray[np.float32], classes: int
-) -> NDArray[np.float32]:
-    """Distributions `[B, C]`: the rest's mass spread evenly over the classes that are not among the k."""
-    others = classes - values_BK.shape[1]
-    fill_B = rest_B / others if others else rest_B
-    dense_BC = np.repeat(fill_B[:, None], classes, axis=1)
-    np.put_along_axis(dense_BC, ids_BK, values_BK, axis=1)
-    return dense_BC

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from buttress.errors import StoreError
 from buttress.store.card import PartEntry
 from buttress.store.card_file import CARD_NAME
+from buttress.store.codec import TopKLog8
 from buttress.store.damage import DamageError, read_regular
 from buttress.store.part import PART_NAME, damaged
 from buttress.store.probes import PROBES_NAME
@@ -87,7 +89,7 @@ def _card_problems(reinforcement: Reinforcement) -> Iterator[Problem]:
 
 
 def _part_problems(reinforcement: Reinforcement, entry: PartEntry) -> Iterator[Problem]:
-    """Header and checksums of a part, and that records are absent exactly where the image could not be decoded."""
+    """Header and checksums of a part, and that its records are such as a labelling writes."""
     try:
         part = reinforcement.part(entry)
         found = list(part.check())
@@ -97,16 +99,32 @@ def _part_problems(reinforcement: Reinforcement, entry: PartEntry) -> Iterator[P
         first = reinforcement.part(_first_of_block(reinforcement, entry))
         bad_N = np.broadcast_to(first.column("content_hashes") == 0, (entry.rows[1] - entry.rows[0],))
         for view in range(*entry.views):
-            absent_N = reinforcement.codec.absent(part.plane(view, reinforcement.codec.stride))
-            if (absent_N != bad_N).any():
-                row = entry.rows[0] + int(np.argmax(absent_N != bad_N))
-                what = "has labels, but no image" if bad_N[row - entry.rows[0]] else "has an image, but no labels"
+            wrong = _wrong_record(reinforcement.codec, part.plane(view, reinforcement.codec.stride), bad_N)
+            if wrong is not None:
+                row, what = entry.rows[0] + wrong[0], wrong[1]
                 yield _problem(damaged(part.path, part.name, f"plane of view {view}, row {row}", f"the row {what}"))
                 return
     except DamageError as damage:
         yield _problem(damage)
     except StoreError as failure:
         yield Problem(reinforcement.path / f"{entry.name}.safetensors", "labels", str(failure))
+
+
+def _wrong_record(codec: TopKLog8, plane_NS: NDArray[np.uint8], bad_N: NDArray[np.bool_]) -> tuple[int, str] | None:
+    """The first row of a plane that no labelling writes, and what it does: its checksum may fit all the same.
+
+    Args:
+        plane_NS: the records of one view.
+        bad_N: rows whose image could not be decoded, and which are absent for it.
+    """
+    absent_N = codec.absent(plane_NS)
+    wrong_N = (absent_N != bad_N) | ~(absent_N | codec.ids_hold(plane_NS))
+    if not wrong_N.any():
+        return None
+    row = int(np.argmax(wrong_N))
+    if absent_N[row] != bad_N[row]:
+        return row, "has labels, but no image" if bad_N[row] else "has an image, but no labels"
+    return row, f"has class ids that are not {codec.k} distinct ones below {codec.classes}"
 
 
 def _first_of_block(reinforcement: Reinforcement, entry: PartEntry) -> PartEntry:

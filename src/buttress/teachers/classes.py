@@ -14,7 +14,7 @@ import numpy as np
 
 from buttress.errors import ModelError
 from buttress.models.imagenet import english_names, is_wordnet_id, normalised
-from buttress.models.uri import did_you_mean
+from buttress.nearest import did_you_mean
 from buttress.terminal import note
 
 if TYPE_CHECKING:

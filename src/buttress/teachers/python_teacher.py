@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from buttress.errors import ModelError
-from buttress.models.uri import did_you_mean
+from buttress.files import sha256_file
+from buttress.nearest import did_you_mean
 from buttress.teachers.classes import choose_classes
 
 if TYPE_CHECKING:
@@ -58,9 +60,9 @@ class PythonTeacher:
     def probabilities(self, views_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Class probabilities [B, C] of uint8 RGB views.
 
-        Raises: ModelError, where the function does not give [B, C] probabilities.
+        Raises: ModelError, where the function fails or does not give [B, C] probabilities.
         """
-        own_BT = self._check(self._function(views_BHWC), len(views_BHWC))
+        own_BT = self._check(self._answer(views_BHWC), len(views_BHWC))
         if self._map.groups is None and self.spec.temperature == 1:
             whole_BT: NDArray[np.float64] = own_BT / own_BT.sum(axis=1, keepdims=True)
             return whole_BT.astype(np.float32)
@@ -76,6 +78,7 @@ class PythonTeacher:
         return {
             "uri": self.spec.uri,
             "weights_sha256": None,
+            "source_sha256": _source_digest(self._function),
             "model": None,
             "size": self.size,
             "mean": None,
@@ -90,6 +93,13 @@ class PythonTeacher:
             "threads": None,
             "channels_last": False,
         }
+
+    def _answer(self, views_BHWC: NDArray[np.uint8]) -> Any:
+        try:
+            return self._function(views_BHWC)
+        except Exception as failure:
+            views = f"{len(views_BHWC)} views of {self.size} pixels"
+            raise ModelError(f"{self.spec.uri}: the function failed on {views} ({_one_line(failure)})") from failure
 
     def _check(self, value: Any, batch: int) -> NDArray[np.float64]:
         array = np.asarray(value)
@@ -115,6 +125,12 @@ class PythonTeacher:
         return given if self._map.classes is None else len(self._map.classes)
 
 
+def _source_digest(function: Callable[..., Any]) -> str | None:
+    """Digest of the file that the function stands in: one that was edited is another teacher. None where there is no file."""
+    file = getattr(sys.modules.get(function.__module__), "__file__", None)
+    return sha256_file(Path(file)) if file else None
+
+
 def import_function(uri: str) -> Callable[[NDArray[np.uint8]], Any]:
     """The function of `python:pkg.mod:func`, from `sys.path` with the working directory.
 
@@ -127,8 +143,17 @@ def import_function(uri: str) -> Callable[[NDArray[np.uint8]], Any]:
         module = importlib.import_module(module_name)
     except ImportError as failure:
         raise ModelError(f"{uri}: cannot import {module_name} ({failure}); looked in sys.path and {here}") from failure
+    except (Exception, SystemExit) as failure:  # its code is the user's: anything can come, a call of sys.exit too
+        raise ModelError(f"{uri}: {module_name} failed while it was imported ({_one_line(failure)})") from failure
     function = getattr(module, name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value)]
         raise ModelError(f"{uri}: {module_name} has no function {name!r}{did_you_mean(name, known)}")
     return function  # type: ignore[no-any-return]
+
+
+def _one_line(failure: BaseException) -> str:
+    """Type and message of a failure, and the line of code that it came from."""
+    *_, last = traceback.extract_tb(failure.__traceback__)
+    message = " ".join(str(failure).split())
+    return f"{type(failure).__name__}{': ' if message else ''}{message}; {last.filename}, line {last.lineno}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from buttress.errors import SettingsError, TrainingError
+from buttress.errors import ButtressError, SettingsError, TrainingError
 from buttress.files import write_atomic
 from buttress.loading.batches import Batches, HardBatches, ReinforcedBatches
 from buttress.loading.loader import BatchLoader
@@ -128,8 +128,19 @@ def train_on_source(
     if resume and run.finished:
         note(f"{out}: this run is finished already")
         return run
-    fit(loaded.module, loader, settings, run=run, val_loader=val_loader, resume=resume)
+    try:
+        fit(loaded.module, loader, settings, run=run, val_loader=val_loader, resume=resume)
+    except ButtressError:
+        _forget_unstarted(run)
+        raise
     return run
+
+
+def _forget_unstarted(run: Run) -> None:
+    """Free the folder for the corrected command, where there is no checkpoint that a resume could go on from."""
+    if not (run.path / "checkpoints").exists():
+        for name in ("run.json", "recipe.yaml", "metrics.jsonl"):
+            (run.path / name).unlink(missing_ok=True)
 
 
 def _refuse_smoothing(data: TrainingData, settings: TrainingSettings) -> None:
