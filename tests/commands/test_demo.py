@@ -276,7 +276,7 @@ def folder_of(images: dict[str, int], root: Path) -> Path:
     ],
 )
 def test_sets_that_allow_no_comparison_are_refused_up_front(train, val, message, teachers, tmp_path):
-    given = {"data": str(folder_of(train, tmp_path / "train")), "teacher": f"{teachers}:teach"}
+    given: dict[str, Any] = {"data": str(folder_of(train, tmp_path / "train")), "teacher": f"{teachers}:teach"}
     if val is not None:
         given["val"] = str(folder_of(val, tmp_path / "val"))
     with pytest.raises(SourceError, match=message):

@@ -123,10 +123,10 @@ def test_an_interrupted_labelling_goes_on_and_redoes_nothing(source, colour_teac
 
 def test_a_damaged_block_does_not_exist(source, colour_teacher, tmp_path, monkeypatch):
     run(source, colour_teacher, tmp_path / "whole")
-    monkeypatch.setattr(label._Labelling, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        run(source, colour_teacher, tmp_path / "cut")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(label._Labelling, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(source, colour_teacher, tmp_path / "cut")
     block = next((tmp_path / "cut" / ".work").rglob("block-*"))
     data = bytearray(block.read_bytes())
     data[len(data) // 2] ^= 1
@@ -223,11 +223,10 @@ def test_images_that_come_while_interrupted_are_labelled_and_shift_nothing(
     source, photos, colour_teacher, tmp_path, monkeypatch
 ):
     part = Subset(source, range(3, 24))
-    monkeypatch.setattr(label, "write_card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        run(part, colour_teacher, tmp_path / "cut")
-    monkeypatch.undo()
-    monkeypatch.syspath_prepend(Path(sys.modules["colour_teacher"].__file__).parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(label, "write_card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(part, colour_teacher, tmp_path / "cut")
     run(source, colour_teacher, tmp_path / "cut")
     run(source, colour_teacher, tmp_path / "whole")
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")

@@ -126,7 +126,7 @@ class PythonTeacher:
 
 
 def _source_digest(function: Callable[..., Any]) -> str | None:
-    """Digest of the file that the function stands in: one that was edited is another teacher. None where there is no file."""
+    """Digest of the file that the function stands in: edited, it is another teacher. None where there is none."""
     file = getattr(sys.modules.get(function.__module__), "__file__", None)
     return sha256_file(Path(file)) if file else None
 
