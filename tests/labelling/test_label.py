@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from buttress.errors import LabellingError, SourceError
+from buttress.errors import LabellingError, SourceError, StoreError
 from buttress.labelling import block as block_module
 from buttress.labelling import growth, label, pool
 from buttress.labelling.label import label_source
@@ -161,7 +161,7 @@ def test_nothing_to_do_is_said_and_done(source, colour_teacher, tmp_path, capsys
 
 def test_views_cannot_be_added_to_samples_that_are_away(source, colour_teacher, tmp_path):
     run(source, colour_teacher, tmp_path / "plus")
-    with pytest.raises(LabellingError, match="12 of its 24 samples are not in"):
+    with pytest.raises(LabellingError, match="12 of the samples that need labels are not in"):
         run(Subset(source, range(12)), colour_teacher, tmp_path / "plus", views=6)
 
 
@@ -179,8 +179,11 @@ def test_other_settings_are_refused_by_name(source, colour_teacher, tmp_path):
         run(source, colour_teacher, tmp_path / "plus", seed=1, batch=6)
 
 
-@pytest.mark.parametrize("growth", ["first", "views", "rows"])
-@pytest.mark.parametrize("step", ["write_part", "write_probes", "write_index", "write_card"])
+@pytest.mark.parametrize(
+    ("growth", "step"),
+    [("first", "write_probes")]
+    + [(growth, step) for growth in ("first", "views", "rows") for step in ("write_part", "write_index", "write_card")],
+)
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_R11_cut_off_at_any_write_the_second_start_ends_the_same(
     source, photos, colour_teacher, tmp_path, monkeypatch, growth, step, moment
@@ -211,6 +214,117 @@ def test_R11_cut_off_at_any_write_the_second_start_ends_the_same(
     assert check_integrity(tmp_path / "cut").whole
 
 
+def cut_off(source, teacher, out, monkeypatch, **settings):
+    """A start that ends just before its card."""
+    with monkeypatch.context() as patch:
+        patch.setattr(label, "write_card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(source, teacher, out, **settings)
+
+
+def test_an_unfinished_start_is_not_thrown_away_by_a_typo(source, colour_teacher, tmp_path, monkeypatch):
+    cut_off(source, colour_teacher, tmp_path / "cut", monkeypatch)
+    with pytest.raises(LabellingError, match="unfinished labelling with other settings"):
+        run(source, colour_teacher, tmp_path / "cut", seed=1)
+    with pytest.raises(LabellingError, match=r"was made of other images \(4 of its 24 samples"):
+        run(Subset(source, range(20)), colour_teacher, tmp_path / "cut")
+    run(source, colour_teacher, tmp_path / "whole")
+    run(source, colour_teacher, tmp_path / "cut")
+    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+
+
+def test_a_store_that_grew_is_mended_part_by_part(source, colour_teacher, tmp_path):
+    out = tmp_path / "plus"
+    run(Subset(source, range(0, 24, 2)), colour_teacher, out)
+    store = run(source, colour_teacher, out)
+    fresh = run(source, colour_teacher, tmp_path / "fresh")
+    kept = bytes_of(out)
+    for name in ("part-00000-v0000", "part-00001-v0000"):
+        data = bytearray(kept[f"{name}.safetensors"])
+        data[-1] ^= 1
+        (out / f"{name}.safetensors").write_bytes(data)
+        with pytest.raises(LabellingError, match="give"):
+            run(Subset(source, range(8)), colour_teacher, out)
+        assert bytes_of(out) == kept | {f"{name}.safetensors": bytes(data)}
+        store = run(source, colour_teacher, out)
+        assert check_integrity(out).whole
+        rows = store.rows_of(fresh.id_hashes)
+        for view in range(4):
+            np.testing.assert_array_equal(store.records(rows, view), fresh.records(np.arange(24), view))
+        kept = bytes_of(out)
+    (out / "reinforcement.json").unlink()
+    assert run(source, colour_teacher, out).rows == 24
+    assert {name: bytes_of(out)[name] for name in kept if name.startswith("part")} == {
+        name: data for name, data in kept.items() if name.startswith("part")
+    }
+
+
+def test_a_wholly_different_source_is_not_appended(source, colour_teacher, tmp_path):
+    run(Subset(source, range(10)), colour_teacher, tmp_path / "plus")
+    with pytest.raises(LabellingError, match=r"was made of other images \(all of its 10 samples"):
+        run(Subset(source, range(10, 24)), colour_teacher, tmp_path / "plus")
+
+
+def test_growth_checks_the_renderer_and_keeps_the_first_probes(source, colour_teacher, tmp_path, monkeypatch):
+    store = run(source, colour_teacher, tmp_path / "plus")
+    before = (tmp_path / "plus" / "probes.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("buttress.store.rendering.probe_views", lambda *_: 255 - store.probes())
+        with pytest.raises(StoreError, match="grey levels"):
+            run(source, colour_teacher, tmp_path / "plus", views=6)
+    run(source, colour_teacher, tmp_path / "plus", views=6)
+    assert (tmp_path / "plus" / "probes.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["index.safetensors", "probes.safetensors"])
+def test_a_damaged_index_or_probe_is_written_again(source, colour_teacher, tmp_path, name):
+    run(source, colour_teacher, tmp_path / "plus")
+    kept = bytes_of(tmp_path / "plus")
+    (tmp_path / "plus" / name).write_bytes(b"junk")
+    run(source, colour_teacher, tmp_path / "plus")
+    assert bytes_of(tmp_path / "plus") == kept
+    (tmp_path / "plus" / "index.safetensors").unlink()
+    assert check_integrity(tmp_path / "plus").whole
+
+
+def test_one_row_never_mixes_two_images(source, photos, colour_teacher, tmp_path, monkeypatch):
+    """An image is replaced between two blocks of its views: refused, and after restoring it the store is whole."""
+    path = photos / source.ids[0]
+    kept, really = path.read_bytes(), block_module._label
+    made: list[object] = []
+
+    def once(block, job):
+        if made:
+            raise KeyboardInterrupt
+        made.append(block)
+        return really(block, job)
+
+    settings = {"views": 8, "views_per_block": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr(block_module, "_label", once)
+        with pytest.raises(KeyboardInterrupt):
+            run(source, colour_teacher, tmp_path / "cut", **settings)
+    path.write_bytes((photos / source.ids[1]).read_bytes())
+    with pytest.raises(SourceError, match=f"{source.ids[0]}: the image has changed"):
+        run(source, colour_teacher, tmp_path / "cut", **settings)
+    path.write_bytes(kept)
+    run(source, colour_teacher, tmp_path / "cut", **settings)
+    run(source, colour_teacher, tmp_path / "whole", **settings)
+    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+
+
+def test_a_resume_needs_no_room_for_what_it_has(source, colour_teacher, tmp_path, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(label, "check_disk", lambda out, size, samples: asked.append(size))
+    run(source, colour_teacher, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(label._Labelling, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(source, colour_teacher, tmp_path / "cut")
+    run(source, colour_teacher, tmp_path / "cut")
+    assert asked[0] == asked[1] == 2 * asked[2]
+
+
 def test_an_edited_python_teacher_is_another_one(source, colour_teacher, tmp_path):
     run(source, colour_teacher, tmp_path / "plus")
     file = Path(str(sys.modules["colour_teacher"].__file__))
@@ -227,9 +341,13 @@ def test_images_that_come_while_interrupted_are_labelled_and_shift_nothing(
         patch.setattr(label, "write_card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(part, colour_teacher, tmp_path / "cut")
-    run(source, colour_teacher, tmp_path / "cut")
-    run(source, colour_teacher, tmp_path / "whole")
-    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+    cut = run(source, colour_teacher, tmp_path / "cut")
+    whole = run(source, colour_teacher, tmp_path / "whole")
+    rows = cut.rows_of(whole.id_hashes)
+    assert rows[:3].tolist() == [21, 22, 23]  # what was there keeps its rows
+    for view in range(4):
+        np.testing.assert_array_equal(cut.records(rows, view), whole.records(np.arange(24), view))
+    assert check_integrity(tmp_path / "cut").whole
 
 
 def test_fewer_views_than_an_interrupted_start_asked_for(source, colour_teacher, tmp_path, monkeypatch):
@@ -334,7 +452,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(source, colour_tea
         source, spec_of(colour_teacher, source), POLICY, LabelSettings(views=8, k=2), tmp_path / "plus", dry_run=True
     )
     text = capsys.readouterr().out
-    assert "24 samples x 8 views = 192 views of 24 pixels" in text
+    assert "24 samples x 8 views of 24 pixels; 192 views are missing" in text
     assert "views/s" in text
     assert "free" in text
     assert not (tmp_path / "plus").exists()
@@ -346,7 +464,7 @@ def test_the_folder_is_small(source, colour_teacher, tmp_path):
     assert size <= store.codec.stride * 24 * 4 + 24 * 24 + 64 * 1024
 
 
-def test_the_card_holds_no_path_and_no_time(source, colour_teacher, tmp_path):
+def test_the_card_holds_no_time(source, colour_teacher, tmp_path):
     run(source, colour_teacher, tmp_path / "plus")
     card = json.loads((tmp_path / "plus" / "reinforcement.json").read_text())
     assert card["teachers"][0]["uri"] == colour_teacher

@@ -141,7 +141,7 @@ def _check_ready(out: Path, inputs: Sequence[str | None]) -> None:
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise SettingsError(f"{out}: holds something that is not a demo's; name another --out")
     for text in filter(None, inputs):
-        if Path(text.split(":", 1)[-1]).resolve().is_relative_to(out.resolve()):
+        if Path(text.split(":", 1)[-1].split("@", 1)[-1]).resolve().is_relative_to(out.resolve()):
             raise SettingsError(f"{text}: lies in {out}, which is replaced; name another --out")
 
 

@@ -105,12 +105,14 @@ def _contents(source: Source, stored: Reinforcement, coverage: Coverage) -> Chec
     from buttress.terminal import progress
 
     changed: list[str] = []
+    compared = 0
     known = (coverage.rows >= 0).nonzero()[0].tolist()
     with progress("images", len(known), "images") as bar:
         for index in known:
             bar.advance()
             if coverage.undecodable[index]:
                 continue
+            compared += 1
             try:
                 same = content_hash(source[index].data) == int(stored.content_hashes[coverage.rows[index]])
             except UndecodableImage:
@@ -119,7 +121,7 @@ def _contents(source: Source, stored: Reinforcement, coverage: Coverage) -> Chec
                 changed.append(source.ids[index])
     if changed:
         return False, f"images: {len(changed):,} have changed since the teacher saw them (e.g. {changed[0]})"
-    return True, f"images: {len(known):,} are the ones the teacher saw"
+    return True, f"images: {compared:,} are the ones the teacher saw"
 
 
 def _rerun(

@@ -1,11 +1,12 @@
 """How a labelling joins what is already in the folder: an interrupted start, or a finished reinforcement to add to.
 
 What is taken over proves itself: a part by its checksums, its settings and the ids of its rows; a block likewise
-(block.py). So nothing has to be remembered about an interrupted start, and whatever does not fit is labelled again.
+(block.py). What does not fit is labelled again. Looking changes nothing on the disk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import LabellingError, SourceError, StoreError
+from buttress.files import read_json
 from buttress.labelling.identity import Identity
 from buttress.labelling.plan import Rectangle, row_spans
 from buttress.sources import Source, fingerprint
@@ -21,9 +23,13 @@ from buttress.store.card import PartEntry, SourceInfo
 from buttress.store.card_file import CARD_NAME
 from buttress.store.part import Part, read_part_info
 from buttress.store.reader import Reinforcement, open_reinforcement
-from buttress.store.writer import existing_parts, remove_leftovers
+from buttress.store.writer import existing_parts
+from buttress.terminal import note
 
 WORK = ".work"
+STARTED = "settings.json"  # in WORK: the settings of an unfinished labelling
+
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +44,20 @@ class Growth:
         views: V, when finished.
         info: what the card will say of the source.
         hashes: id hash of every row, `[rows]`.
-        contents: content hash of every row in `parts`, `[rows]`; 0 = not known, or not decodable.
-        skipped: ids of rows in `parts` that could not be decoded.
+        contents: content hash of every row, `[rows]`; 0 = the image could not be decoded, or not known yet.
+        known: rows `[rows]` whose content hash is known.
+        skipped: ids of known rows that could not be decoded.
     """
 
     before: Reinforcement | None
     parts: list[PartEntry]
-    spans: list[tuple[int, int]]
+    spans: list[Span]
     order: NDArray[np.int64]
     views: int
     info: SourceInfo
     hashes: NDArray[np.uint64]
     contents: NDArray[np.uint64]
+    known: NDArray[np.bool_]
     skipped: set[str]
 
     @property
@@ -68,36 +76,36 @@ class Growth:
 
 
 def plan_growth(source: Source, identity: Identity, views: int, out: Path) -> Growth:
-    """Look at `out` and decide what rows and views it will have. Only what no card knows is removed.
+    """Look at `out` and decide what rows and views it will have.
 
     Raises:
-        LabellingError: it was made with other settings, or of other images that cannot get more views.
+        LabellingError: it was made with other settings, or of other images.
         SourceError: two samples with one hash.
     """
     hashes_N = _unique_hashes(source)
     before = open_reinforcement(out) if (out / CARD_NAME).exists() else None
     if before is None:
-        order, hashes, views_then = np.arange(len(source)), hashes_N, views
+        _refuse_other_start(out, identity)
     else:
         _refuse_other_settings(out, identity, Identity.stored(before.card))
-        order, hashes = _row_order(source, before, hashes_N, views)
-        views_then = max(views, before.views)
-    there = [] if before is None else [part.rows for part in before.card.parts if part.views[0] == 0]
-    spans = row_spans(there, len(order))
-    parts, contents = _adopted(existing_parts(out, identity.digest), spans, hashes, views_then, out)
-    remove_leftovers(out, parts)
-    skipped = _skipped(source, before, parts, order, contents)
-    info = _source_info(source, before, order)
+    found = existing_parts(out, identity.digest)
+    there = [part for part in (found if before is None else before.card.parts) if part.views[0] == 0]
+    blocks = _rows_there(there, found, out)
+    order, hashes = _row_order(source, hashes_N, blocks, out, finished=before is not None)
+    spans = row_spans([span for span, _ in blocks], len(order))
+    views_then = views if before is None else max(views, before.views)
+    parts, contents, known = _adopted(found, spans, hashes, views_then, out)
     return Growth(
         before=before,
         parts=parts,
         spans=spans,
         order=order,
         views=views_then,
-        info=info,
+        info=_source_info(source, before, order),
         hashes=hashes,
         contents=contents,
-        skipped=skipped,
+        known=known,
+        skipped=_skipped(source, before, order, known & (contents == 0)),
     )
 
 
@@ -119,36 +127,84 @@ def _refuse_other_settings(out: Path, now: Identity, was: Identity) -> None:
         )
 
 
-def _row_order(
-    source: Source, before: Reinforcement, hashes_N: NDArray[np.uint64], views: int
-) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """Source index and id hash of every row: the rows that exist, then what is new, in the source's order."""
-    if fingerprint(source) == before.card.source.fingerprint:
-        return np.arange(len(source)), hashes_N
-    try:
-        rows_N, stored = before.rows_of(hashes_N), before.id_hashes
-    except StoreError as failure:
+def _refuse_other_start(out: Path, identity: Identity) -> None:
+    """An unfinished labelling is hours of work: a typo in a flag must not throw it away."""
+    started = out / WORK / STARTED
+    digests = {read_json(started, LabellingError).get("settings")} if started.exists() else set()
+    for path in out.glob("part-*.json"):
+        try:
+            digests.add(read_part_info(out, path.stem)[0].settings)
+        except StoreError:
+            continue  # torn: it will be written again
+    if digests - {identity.digest}:
         raise LabellingError(
-            f"{before.path}: what it says of its samples is damaged, and the images are no longer those it was made "
-            f"of, so it cannot be mended; label anew into another --out ({failure})"
-        ) from failure
-    order = np.full(before.rows, -1, np.int64)
-    order[rows_N[rows_N >= 0]] = np.flatnonzero(rows_N >= 0)
-    gone = int((order < 0).sum())
-    if gone and views > before.views:
-        raise LabellingError(
-            f"{before.path}: {gone:,} of its {before.rows:,} samples are not in {source.uri}, so they cannot get more "
-            "views; give the whole source"
+            f"{out}: holds an unfinished labelling with other settings; give those to go on with it, or delete it"
         )
-    fresh = np.flatnonzero(rows_N < 0)
-    return np.concatenate([order, fresh]), np.concatenate([stored, hashes_N[fresh]])
+
+
+def _rows_there(
+    firsts: Sequence[PartEntry], found: Sequence[PartEntry], out: Path
+) -> list[tuple[Span, NDArray[np.uint64] | None]]:
+    """Blocks of rows that exist, one after the other, with the id hashes of each; none where its part is damaged."""
+    whole = {part.name for part in found}
+    blocks: list[tuple[Span, NDArray[np.uint64] | None]] = []
+    for number, part in enumerate(firsts):
+        if part.row_block != number or part.rows[0] != (blocks[-1][0][1] if blocks else 0):
+            break  # without a card, what follows a missing block belongs to nobody knows whom
+        column = (
+            Part(out, part.name, read_part_info(out, part.name)[0]).column("id_hashes") if part.name in whole else None
+        )
+        blocks.append((part.rows, column))
+    return blocks
+
+
+def _row_order(
+    source: Source,
+    hashes_N: NDArray[np.uint64],
+    blocks: Sequence[tuple[Span, NDArray[np.uint64] | None]],
+    out: Path,
+    *,
+    finished: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Source index and id hash of every row: the rows that exist, then what is new, in the source's order.
+
+    The rows of a damaged block are all made again, so they may be any samples that no other block has.
+    """
+    rows = blocks[-1][0][1] if blocks else 0
+    hashes = np.zeros(rows, np.uint64)
+    intact = np.zeros(rows, bool)
+    for span, column in blocks:
+        if column is not None:
+            hashes[slice(*span)], intact[slice(*span)] = column, True
+    order = np.where(intact, _index_of(hashes, hashes_N), -1)
+    free = np.flatnonzero(~np.isin(hashes_N, hashes[intact]))
+    holes = np.flatnonzero(~intact)
+    away = int((order[intact] < 0).sum()) + max(0, len(holes) - len(free))
+    if rows and (away == rows or (away and not finished) or len(free) < len(holes)):
+        what = "all" if away == rows else f"{away:,}"
+        raise LabellingError(
+            f"{out}: was made of other images ({what} of its {rows:,} samples are not in {source.uri}); give the "
+            "images it was made of, or another --out"
+        )
+    order[holes], hashes[holes] = free[: len(holes)], hashes_N[free[: len(holes)]]
+    fresh = free[len(holes) :]
+    if rows and (away or len(fresh)):
+        note(f"{out}: {rows - away:,} of its {rows:,} samples are in {source.uri}; {len(fresh):,} more are new")
+    return np.concatenate([order, fresh]), np.concatenate([hashes, hashes_N[fresh]])
+
+
+def _index_of(wanted: NDArray[np.uint64], hashes_N: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Where each of `wanted` stands in `hashes_N`; -1 = nowhere."""
+    sorting = np.argsort(hashes_N, kind="stable")
+    places = sorting[np.minimum(np.searchsorted(hashes_N, wanted, sorter=sorting), len(hashes_N) - 1)]
+    return np.where(hashes_N[places] == wanted, places, -1)
 
 
 def _adopted(
-    found: list[PartEntry], spans: list[tuple[int, int]], hashes: NDArray[np.uint64], views: int, out: Path
-) -> tuple[list[PartEntry], NDArray[np.uint64]]:
-    """The parts that hold just these rows, and the content hashes of their images."""
-    contents = np.zeros(len(hashes), np.uint64)
+    found: Sequence[PartEntry], spans: Sequence[Span], hashes: NDArray[np.uint64], views: int, out: Path
+) -> tuple[list[PartEntry], NDArray[np.uint64], NDArray[np.bool_]]:
+    """The parts that hold just these rows, the content hashes of their images, and for which rows these are known."""
+    contents, known = np.zeros(len(hashes), np.uint64), np.zeros(len(hashes), bool)
     parts: list[PartEntry] = []
     for row_block, span in enumerate(spans):
         mine = [part for part in found if part.row_block == row_block and part.rows == span]
@@ -157,37 +213,30 @@ def _adopted(
         first = Part(out, mine[0].name, read_part_info(out, mine[0].name)[0])
         if not np.array_equal(first.column("id_hashes"), hashes[slice(*span)]):
             continue
-        contents[slice(*span)] = first.column("content_hashes")
+        contents[slice(*span)], known[slice(*span)] = first.column("content_hashes"), mine[0].views[1] <= views
         view = 0
         for part in mine:
             if part.views[0] >= view and part.views[1] <= views:
                 parts.append(part)
                 view = part.views[1]
-    return parts, contents
+    return parts, np.where(known, contents, 0).astype(np.uint64), known
 
 
 def _skipped(
-    source: Source,
-    before: Reinforcement | None,
-    parts: list[PartEntry],
-    order: NDArray[np.int64],
-    contents: NDArray[np.uint64],
+    source: Source, before: Reinforcement | None, order: NDArray[np.int64], bad: NDArray[np.bool_]
 ) -> set[str]:
-    rows = [np.arange(*part.rows) for part in parts if part.views[0] == 0]
-    bad = [row for row in np.concatenate(rows) if contents[row] == 0] if rows else []
-    found = {source.ids[int(order[row])] for row in bad if order[row] >= 0}
-    if before is None:
-        return found
-    away = set(before.card.skipped) - set(source.ids)
-    return found | away
+    """Ids of rows that could not be decoded; of samples that are away, those that the card names."""
+    here = {source.ids[int(index)] for index in order[bad] if index >= 0}
+    away = set() if before is None else set(before.card.skipped) - set(source.ids)
+    return here | away
 
 
 def _source_info(source: Source, before: Reinforcement | None, order: NDArray[np.int64]) -> SourceInfo:
     """The fingerprint is that of the rows' order where it is known, so that an equal one needs no look-up."""
     print_, rows = fingerprint(source), len(order)
-    if before is None:
-        return SourceInfo(uri=source.uri, count=rows, fingerprint=print_, rows=rows)
     in_order = rows == len(source) and bool((order == np.arange(rows)).all())
+    if before is None:
+        return SourceInfo(uri=source.uri, count=rows, fingerprint=print_ if in_order else "", rows=rows)
     kept = before.card.source.fingerprint if rows == before.rows else ""
     return SourceInfo(
         uri=source.uri, count=rows, fingerprint=print_ if in_order else kept, rows=before.card.source.rows

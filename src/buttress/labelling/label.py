@@ -7,9 +7,10 @@ finished is done twice, and no part that exists is touched.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import LabellingError, SourceError
+from buttress.files import write_atomic, write_json
 from buttress.labelling.block import LabelJob, block_path, read_block
-from buttress.labelling.growth import WORK, Growth, plan_growth
+from buttress.labelling.growth import STARTED, WORK, Growth, plan_growth
 from buttress.labelling.identity import Identity
 from buttress.labelling.plan import Block, PartPlan, Rectangle, blocks_of, missing_parts
 from buttress.labelling.pool import run_blocks
@@ -28,7 +30,19 @@ from buttress.labelling.settings import LabelSettings
 from buttress.sources import Source
 from buttress.store.card import Card, PartEntry, Probes, standard_fields
 from buttress.store.codec import TopKLog8
-from buttress.store.writer import PartColumns, write_card, write_index, write_part, write_probes
+from buttress.store.damage import DamageError
+from buttress.store.probes import probes_bytes
+from buttress.store.reader import Reinforcement
+from buttress.store.rendering import check_renderer
+from buttress.store.rows import index_is_whole
+from buttress.store.writer import (
+    PartColumns,
+    remove_leftovers,
+    write_card,
+    write_index,
+    write_part,
+    write_probes,
+)
 from buttress.teachers.teacher import Teacher, TeacherSpec
 from buttress.terminal import note, progress, warn
 from buttress.versions import library_versions
@@ -64,12 +78,19 @@ def label_source(
     opened = replace(teacher, threads=TEACHER_THREADS).open()
     identity = Identity.of(source, opened, policy, settings)
     if dry_run:
-        for line in estimate(source, opened, identity, settings, workers_of(settings, opened), out):
+        growth = plan_growth(source, identity, settings.views, out)
+        views = sum(plan.area.size for plan in _plans(growth, identity))
+        for line in estimate(source, opened, identity, settings, views, workers_of(settings, opened), out):
             print(line)
         return
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
         _Labelling(source, opened, identity, settings, out).run()
+
+
+def _plans(growth: Growth, identity: Identity) -> list[PartPlan]:
+    stride = TopKLog8(identity.k, len(identity.classes)).stride
+    return missing_parts(growth.spans, growth.areas(), growth.views, stride)
 
 
 def workers_of(settings: LabelSettings, teacher: Teacher) -> int:
@@ -90,7 +111,8 @@ class _Labelling:
         self.source, self.teacher, self.identity, self.settings, self.out = source, teacher, identity, settings, out
         self.growth: Growth = plan_growth(source, identity, settings.views, out)
         self.stride = TopKLog8(identity.k, len(identity.classes)).stride
-        self.plans = missing_parts(self.growth.spans, self.growth.areas(), self.growth.views, self.stride)
+        self.plans = _plans(self.growth, identity)
+        self._refuse_away()
         self.skipped = set(self.growth.skipped)
         self.job = LabelJob(
             source=source,
@@ -110,73 +132,116 @@ class _Labelling:
 
     def run(self) -> None:
         """Do what is missing."""
+        before = self.growth.before
+        if before is not None:
+            self._mend_probes(before)
+            difference = check_renderer(before)
+            if difference is not None:
+                note(difference)
         if self.growth.finished:
+            if not index_is_whole(self.out, self.growth.hashes):
+                write_index(self.out, self.growth.hashes)
+            self._tidy(self.growth.parts)
             rows, views = len(self.growth.order), self.growth.views
             note(f"{self.out}: nothing to do, {rows:,} samples x {views} views are there")
             return
-        views = sum(plan.area.size for plan in self.plans)
-        if views:
-            check_disk(self.out, views * self.stride, len(self.growth.order))
-            sanity(self.source, self.teacher, self.identity)
-        self._finish([*self.growth.parts, *self._label(views)])
+        self._finish([*self.growth.parts, *self._label()])
 
-    def _label(self, views: int) -> list[PartEntry]:
+    def _refuse_away(self) -> None:
+        for plan in self.plans:
+            away = int((self.growth.order[plan.area.first_row : plan.area.stop_row] < 0).sum())
+            if away:
+                raise LabellingError(
+                    f"{self.out}: {away:,} of the samples that need labels are not in {self.source.uri}; "
+                    "give the whole source"
+                )
+
+    def _mend_probes(self, before: Reinforcement) -> None:
+        """Write the probe views again where they are damaged and this machine draws the very same."""
+        try:
+            before.probes()
+        except DamageError as damage:
+            fresh = probes_bytes(probe_views(self.identity.policy, self.identity.seed))
+            if hashlib.sha256(fresh).hexdigest() != before.card.probes.sha256:
+                raise LabellingError(
+                    f"{damage.file}: is damaged, and this machine does not draw these views again; label anew into "
+                    "another --out"
+                ) from damage
+            write_atomic(damage.file, fresh)
+
+    def _label(self) -> list[PartEntry]:
         """Label all that is missing, assembling each part when its last block is done."""
         plans = {plan.name: plan for plan in self.plans}
         blocks = {name: blocks_of(plan, self.settings.views_per_block) for name, plan in plans.items()}
-        left = {name: len(cut) for name, cut in blocks.items()}
         every = [block for cut in blocks.values() for block in cut]
-        for block in every:
-            self._forget_bad(block)
-        parts = []
+        done = [block for block in every if self._take_over(block)]
+        left = [block for block in every if block not in set(done)]
+        views = sum(block.area.size for block in left)
+        total = views + sum(block.area.size for block in done)
+        check_disk(self.out, self.stride * (views + total), len(self.growth.order))
+        sanity(self.source, self.teacher, self.identity)
+        write_json(self.job.work / STARTED, {"settings": self.identity.digest})
+        parts = [self._assemble(plans[name], cut) for name, cut in blocks.items() if not set(cut) & set(left)]
+        waiting = {name: len(set(cut) & set(left)) for name, cut in blocks.items()}
         with progress("labelling", views, "views") as bar:
-            for block, path in run_blocks(every, self.job, workers_of(self.settings, self.teacher)):
+            for block, path in run_blocks(left, self.job, workers_of(self.settings, self.teacher)):
                 self._check(block, path)
                 bar.advance(block.area.size)
-                left[block.part] -= 1
-                if not left[block.part]:
+                waiting[block.part] -= 1
+                if not waiting[block.part]:
                     parts.append(self._assemble(plans[block.part], blocks[block.part]))
         return parts
 
-    def _forget_bad(self, block: Block) -> None:
-        """A finished block with undecodable images is done again: they may have been repaired since."""
+    def _take_over(self, block: Block) -> bool:
+        """Whether a block of an earlier start can be used. Undecodable images are tried again: they may be repaired."""
         path = block_path(block, self.job.work)
-        done = read_block(path, block, self.job)
-        if done is not None and (done.content_hashes_N == 0).any():
+        found = read_block(path, block, self.job)
+        if found is None:
+            return False
+        if (found.content_hashes_N == 0).any() or not self._agrees(block, found.content_hashes_N):
             path.unlink()
+            return False
+        return True
+
+    def _agrees(self, block: Block, contents_N: NDArray[np.uint64]) -> bool:
+        """Whether the block was made of the images that the rows' other views were made of; learns what is new."""
+        rows = slice(block.area.first_row, block.area.stop_row)
+        known_N, expected_N = self.growth.known[rows], self.growth.contents[rows]
+        if (known_N & (expected_N != 0) & (expected_N != contents_N)).any():
+            return False
+        self.growth.contents[rows] = np.where(known_N, expected_N, contents_N)
+        self.growth.known[rows] = True
+        return True
 
     def _check(self, block: Block, path: Path) -> None:
         done = read_block(path, block, self.job)
         if done is None:
             raise LabellingError(f"{path}: cannot be read back; run the same command again")
-        self._refuse_changed(block, path, done.content_hashes_N)
-        rows = np.flatnonzero(done.content_hashes_N == 0) + block.area.first_row
+        rows_N = np.arange(block.area.first_row, block.area.stop_row)
+        if not self._agrees(block, done.content_hashes_N):
+            path.unlink()  # made of the changed image, and so of no use when it is restored
+            row = rows_N[done.content_hashes_N != self.growth.contents[rows_N]][0]
+            raise SourceError(
+                f"{self.source.ids[int(self.growth.order[row])]}: the image has changed since other views of it were "
+                f"labelled; restore it, or label anew into another --out"
+            )
+        self._count_bad(rows_N[done.content_hashes_N == 0])
+
+    def _count_bad(self, rows: NDArray[np.int64]) -> None:
         fresh = {self.source.ids[int(self.growth.order[row])] for row in rows} - self.skipped
         for sample_id in sorted(fresh):
             warn(f"{sample_id}: image cannot be decoded, left out")
         self.skipped |= fresh
-        total = len(self.growth.order)
-        if len(self.skipped) > self.settings.max_bad * total:
+        bad, total = self.skipped - self.growth.skipped, len(self.growth.order)
+        if len(bad) > self.settings.max_bad * total:
             raise LabellingError(
-                f"{len(self.skipped)} of {total:,} images cannot be decoded, more than --max-bad allows "
-                f"({self.settings.max_bad:.2%}; e.g. {min(self.skipped)}); repair them, raise --max-bad, or remove them"
-            )
-
-    def _refuse_changed(self, block: Block, path: Path, contents_N: NDArray[np.uint64]) -> None:
-        known_N = self.growth.contents[block.area.first_row : block.area.stop_row]
-        changed = np.flatnonzero((known_N != contents_N) & (known_N != 0))
-        if len(changed):
-            path.unlink()  # made of the changed image, and so of no use when it is restored
-            name = self.source.ids[int(self.growth.order[block.area.first_row + int(changed[0])])]
-            raise SourceError(
-                f"{name}: the image has changed since its first views were labelled; restore it, or label anew into "
-                "another --out"
+                f"{len(bad)} of {total:,} images cannot be decoded, more than --max-bad allows "
+                f"({self.settings.max_bad:.2%}; e.g. {min(bad)}); repair them, raise --max-bad, or remove them"
             )
 
     def _assemble(self, plan: PartPlan, blocks: Sequence[Block]) -> PartEntry:
         area = plan.area
         labels_VNS = np.empty((area.views, area.rows, self.stride), np.uint8)
-        contents_N = np.zeros(area.rows, np.uint64)
         for block in blocks:
             done = read_block(block_path(block, self.job.work), block, self.job)
             if done is None:
@@ -184,10 +249,8 @@ class _Labelling:
             rows = slice(block.area.first_row - area.first_row, block.area.stop_row - area.first_row)
             views = slice(block.area.first_view - area.first_view, block.area.stop_view - area.first_view)
             labels_VNS[views, rows] = done.labels_VNS
-            contents_N[rows] = done.content_hashes_N
-        if any(part.row_block == plan.row_block and part.views[0] == 0 for part in self.growth.parts):
-            # What could not be decoded for the first views has no labels in later ones, even if repaired since.
-            labels_VNS[:, self.growth.contents[area.first_row : area.stop_row] == 0] = 0
+        contents_N = self.growth.contents[area.first_row : area.stop_row]
+        labels_VNS[:, contents_N == 0] = 0  # an image is labelled in all its views or in none
         entry = write_part(
             self.out,
             row_block=plan.row_block,
@@ -209,30 +272,44 @@ class _Labelling:
         )
 
     def _finish(self, parts: list[PartEntry]) -> None:
-        probes = probe_views(self.identity.policy, self.identity.seed)
         versions = library_versions()
-        drawing = {name: versions[name] for name in ("buttress", "numpy", "opencv-python-headless")}
+        ordered = tuple(sorted(parts, key=lambda part: (part.row_block, part.views)))
         card = Card(
             **self.identity.values(),
             views=self.growth.views,
-            probes=Probes(sha256=write_probes(self.out, probes), versions=drawing),
+            probes=self._probes(versions),
             source=self.growth.info,
             fields=standard_fields(self.identity.k, len(self.identity.classes)),
             versions=versions,
             skipped=tuple(sorted(self.skipped)),
-            parts=tuple(sorted(parts, key=lambda part: (part.row_block, part.views))),
+            parts=ordered,
         )
         write_index(self.out, self.growth.hashes)
         write_card(self.out, card)
-        for folder in (self.out / WORK).iterdir():
-            if folder.is_dir():
-                shutil.rmtree(folder)
+        self._tidy(ordered)
         size = sum(file.stat().st_size for file in self.out.iterdir() if file.is_file())
         views = card.views * card.source.count
         note(
             f"{self.out}: {card.source.count:,} samples x {card.views} views, "
             f"{size:,} bytes ({size / views:.1f} a view)"
         )
+
+    def _tidy(self, parts: Sequence[PartEntry]) -> None:
+        """Remove what the card does not know: half-written files, parts of another cut, finished work."""
+        remove_leftovers(self.out, parts)
+        for path in (self.out / WORK).iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name == STARTED:
+                path.unlink()
+
+    def _probes(self, versions: Mapping[str, str]) -> Probes:
+        """Those of the first labelling stay: they tell what its views were drawn with."""
+        if self.growth.before is not None:
+            return self.growth.before.card.probes
+        sha256 = write_probes(self.out, probe_views(self.identity.policy, self.identity.seed))
+        drawing = {name: versions[name] for name in ("buttress", "numpy", "opencv-python-headless")}
+        return Probes(sha256=sha256, versions=drawing)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -35,12 +36,17 @@ def store_bytes(label_bytes: int, samples: int) -> int:
 
 
 def check_disk(out: Path, label_bytes: int, samples: int) -> None:
-    """Refuse to start what the disk cannot hold; while it works, labels lie there twice.
+    """Refuse to start what the disk cannot hold.
+
+    Args:
+        out: where it will lie.
+        label_bytes: of the blocks still to be made and of all parts: while it works, labels lie there twice.
+        samples: rows.
 
     Raises:
         LabellingError: too little room.
     """
-    needed, free = 2 * store_bytes(label_bytes, samples), shutil.disk_usage(out).free
+    needed, free = store_bytes(label_bytes, samples), shutil.disk_usage(out).free
     if needed > free:
         raise LabellingError(
             f"{out}: labelling needs {_bytes(needed)} of disk while it works, and {_bytes(free)} are free; "
@@ -49,20 +55,21 @@ def check_disk(out: Path, label_bytes: int, samples: int) -> None:
 
 
 def sanity(source: Source, teacher: Teacher, identity: Identity) -> None:
-    """Print how often the teacher agrees with the labels, on plain views of some images."""
-    if source.classes is None or tuple(source.classes) != identity.classes:
+    """Print how often the teacher agrees with the labels, and how sure it is of other classes, on some plain views."""
+    comparable = source.classes is not None and tuple(source.classes) == identity.classes
+    labelled = np.flatnonzero(np.asarray(source.labels) >= 0) if comparable else np.arange(0)
+    if not len(labelled) and not teacher.describe()["class_map"]:
         return
-    labelled = np.flatnonzero(np.asarray(source.labels) >= 0)
-    if not len(labelled):
-        return
-    chosen = labelled[np.linspace(0, len(labelled) - 1, min(SANITY_IMAGES, len(labelled))).astype(np.int64)]
+    usable = labelled if len(labelled) else np.arange(len(source))
+    chosen = usable[np.linspace(0, len(usable) - 1, min(SANITY_IMAGES, len(usable))).astype(np.int64)]
     plain = eval_policy(teacher.size, SANITY_CROP, "bilinear")
     agree = seen = 0
     for views_BHWC, kept in _plain_batches(source, chosen, plain, teacher.size):
         hits, count = agreement(teacher.probabilities(views_BHWC), np.asarray(source.labels)[kept])
         agree, seen = agree + hits, seen + count
-    line = sanity_line(agree, seen, len(identity.classes))
-    (warn if seen and near_chance(agree, seen, len(identity.classes)) else note)(line)
+    if len(labelled):
+        line = sanity_line(agree, seen, len(identity.classes))
+        (warn if seen and near_chance(agree, seen, len(identity.classes)) else note)(line)
     if teacher.unmapped_share > 0:
         share = f"{teacher.unmapped_share:.1%} of the teacher's probability"
         note(f"{share} falls on classes you do not have; it is renormalised away")
@@ -86,9 +93,15 @@ def _plain_batches(
 
 
 def estimate(
-    source: Source, teacher: Teacher, identity: Identity, settings: LabelSettings, workers: int, out: Path
+    source: Source,
+    teacher: Teacher,
+    identity: Identity,
+    settings: LabelSettings,
+    missing: int,
+    workers: int,
+    out: Path,
 ) -> list[str]:
-    """What a labelling would take, from 64 views labelled here and now."""
+    """What labelling the `missing` views would take, from 64 views labelled here and now."""
     per_image = min(settings.views, DRY_RUN_VIEWS)
     images = max(1, DRY_RUN_VIEWS // per_image)
     renderer, count = Renderer(identity.policy, identity.seed), 0
@@ -107,14 +120,14 @@ def estimate(
     warmed = time.perf_counter()
     for first in range(0, len(pixels), settings.batch):
         count += len(teacher.probabilities(np.stack(pixels[first : first + settings.batch])))
-    each = ((rendered - started) + (time.perf_counter() - warmed)) / count / max(workers, 1)
-    views = settings.views * len(source)
+    processes = max(1, min(workers, os.cpu_count() or 1))
+    each = ((rendered - started) + (time.perf_counter() - warmed)) / count / processes
     stride = TopKLog8(identity.k, len(identity.classes)).stride
     where = next(path for path in (out, *out.absolute().parents) if path.exists())
     return [
-        f"{len(source):,} samples x {settings.views} views = {views:,} views of {teacher.size} pixels",
-        f"time    about {_duration(views * each)} in {max(workers, 1)} processes ({1 / each:,.0f} views/s)",
-        f"bytes   {_bytes(store_bytes(views * stride, len(source)))} ({stride} a view)",
+        f"{len(source):,} samples x {settings.views} views of {teacher.size} pixels; {missing:,} views are missing",
+        f"time    about {_duration(missing * each)} in {processes} processes ({1 / each:,.0f} views/s)",
+        f"bytes   {_bytes(store_bytes(missing * stride, len(source)))} ({stride} a view)",
         f"disk    {_bytes(shutil.disk_usage(where).free)} free at {where}",
     ]
 

@@ -39,8 +39,6 @@ def teacher_of(reinforcement: Reinforcement, uri: str | None = None) -> TeacherS
     """How to open the teacher that made a reinforcement; `uri` says where it is now."""
     said: dict[str, Any] = dict(reinforcement.card.teachers[0])
     spec = TeacherSpec(uri=uri or said["uri"], classes="teacher", size=said["size"], threads=said.get("threads"))
-    if said.get("precision") is None:
-        return spec
     mapped = said.get("class_map")
     return replace(
         spec,

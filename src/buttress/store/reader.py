@@ -209,5 +209,5 @@ class Reinforcement:
     def _refuse_absent(self, row: int) -> None:
         raise StoreError(
             f"{self.path}: row {row} has no labels, for its image could not be decoded when it was labelled; "
-            "leave it out (Reinforcement.absent_rows), or mend the image and label it anew"
+            "leave it out (Reinforcement.absent_rows), or mend the image and label anew into another folder"
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import StoreError
-from buttress.store.damage import DamageError
+from buttress.store.damage import DamageError, read_regular
 from buttress.store.tensors import map_tensors, pack_tensors
 
 INDEX_NAME: Final = "index.safetensors"
@@ -46,6 +46,15 @@ def read_index(folder: Path, id_hashes_N: NDArray[np.uint64]) -> NDArray[np.uint
     if order_N is not None and _is_index(order_N, id_hashes_N):
         return order_N
     return rows_by_hash(id_hashes_N)
+
+
+def index_is_whole(folder: Path, id_hashes_N: NDArray[np.uint64]) -> bool:
+    """Whether the file is just what `index_bytes` gives for these rows."""
+    expected = index_bytes(id_hashes_N)
+    try:
+        return read_regular(folder / INDEX_NAME, len(expected)) == expected
+    except DamageError:
+        return False
 
 
 def _is_index(order_N: NDArray[np.uint32], id_hashes_N: NDArray[np.uint64]) -> bool:

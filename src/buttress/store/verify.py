@@ -13,11 +13,11 @@ from buttress.errors import StoreError
 from buttress.store.card import PartEntry
 from buttress.store.card_file import CARD_NAME
 from buttress.store.codec import TopKLog8
-from buttress.store.damage import DamageError, read_regular
+from buttress.store.damage import DamageError
 from buttress.store.part import PART_NAME, damaged
 from buttress.store.probes import PROBES_NAME
 from buttress.store.reader import Reinforcement, open_reinforcement
-from buttress.store.rows import INDEX_NAME, index_bytes
+from buttress.store.rows import INDEX_NAME, index_bytes, index_is_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def _row_problems(reinforcement: Reinforcement) -> Iterator[Problem]:
     """Duplicate ids, the count of absent rows, and the index."""
     card = reinforcement.card
     try:
-        expected = index_bytes(reinforcement.id_hashes)
+        index_bytes(reinforcement.id_hashes)
         if len(reinforcement.absent_rows) != len(card.skipped):
             what = f"{len(card.skipped)} ids are listed, but {len(reinforcement.absent_rows)} rows are absent"
             yield Problem(reinforcement.path / CARD_NAME, "skipped", what)
@@ -143,11 +143,8 @@ def _row_problems(reinforcement: Reinforcement) -> Iterator[Problem]:
         yield Problem(reinforcement.path, "id hashes", str(failure))
         return
     path = reinforcement.path / INDEX_NAME
-    try:
-        if read_regular(path, len(expected)) != expected:
-            yield Problem(path, "file", "not the order of the stored ids; delete it, for readers can do without")
-    except DamageError as damage:
-        yield _problem(damage)
+    if path.exists() and not index_is_whole(reinforcement.path, reinforcement.id_hashes):
+        yield Problem(path, "file", "not the order of the stored ids; delete it, for readers can do without")
 
 
 def _probe_problems(reinforcement: Reinforcement) -> Iterator[Problem]:
