@@ -103,7 +103,7 @@ def training_set(trial: Trial) -> tuple[Any, Any]:
 def reinforce(work: Path) -> None:
     """Label the training images once, without any hard label: one store serves all cases.
 
-    The teacher's file is copied to `work` first and removed afterwards: no student can meet it.
+    The teacher's file is copied to `work` first and removed afterwards: what the store names is gone.
     """
     from buttress.labelling.label import label_source
     from buttress.labelling.settings import LabelSettings

@@ -71,7 +71,7 @@ def train(
         optimizer=optimizer,
         schedule=schedule,
     )
-    reinforced = _reinforced(targets, reinforcement)
+    reinforced = _reinforced(targets, reinforcement, missing)
     from buttress.sources import open_source
     from buttress.terminal import note
     from buttress.training.train import TrainingData, train_on_source
@@ -116,7 +116,7 @@ def _as_recipe(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reinforced(targets: str | None, reinforcement: Path | None) -> bool:
+def _reinforced(targets: str | None, reinforcement: Path | None, missing: str) -> bool:
     from buttress.errors import SettingsError
     from buttress.terminal import note
 
@@ -124,4 +124,6 @@ def _reinforced(targets: str | None, reinforcement: Path | None) -> bool:
         raise SettingsError("--targets reinforced needs --reinforcement DIR (made by buttress reinforce)")
     if targets == "hard" and reinforcement is not None:
         note(f"--targets hard: {reinforcement} is not used")
+    if missing == "hard" and reinforcement is None:
+        raise SettingsError("--missing hard: says what to do without stored labels, so it needs --reinforcement DIR")
     return reinforcement is not None and targets != "hard"
