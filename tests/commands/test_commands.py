@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,15 @@ def test_misuse_is_told_in_one_line(photos, plus, colour_teacher, tmp_path, caps
         assert (code, expected in line) == (2, True), (argv, line)
 
 
+def flip_last_bit(path: Path) -> None:
+    """In place: worker processes may still have the file mapped, and would die of one that is cut."""
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)[0]
+        file.seek(-1, 2)
+        file.write(bytes([last ^ 1]))
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_training_refuses_what_does_not_belong(photos, plus, tmp_path, capsys, workers, monkeypatch):
     out = tmp_path / "r"
@@ -113,11 +123,9 @@ def test_training_refuses_what_does_not_belong(photos, plus, tmp_path, capsys, w
     (photos / "red").rename(photos / "rot")
     refused("other class names (+rot, -red)")
     (photos / "rot").rename(photos / "red")
-    part = plus / "part-00000-v0000.safetensors"
-    data = part.read_bytes()
-    part.write_bytes(data[:-1] + bytes([data[-1] ^ 4]))
+    flip_last_bit(plus / "part-00000-v0000.safetensors")
     refused("part-00000-v0000.safetensors")
-    part.write_bytes(data)
+    flip_last_bit(plus / "part-00000-v0000.safetensors")
     card = plus / "reinforcement.json"
     text = card.read_text()
     card.write_text(text.replace('"version": 1', '"version": 2'))
