@@ -279,8 +279,9 @@ def write_readme() -> None:
 
 def spread(group: list[dict[str, Any]], figure: str, scale: float, digits: int = 1) -> str:
     values = [scale * line[figure]["value"] for line in group]
-    deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def main() -> None:
