@@ -426,7 +426,7 @@ def test_a_full_disk_is_refused_before_the_work(source, colour_teacher, tmp_path
         run(source, colour_teacher, tmp_path / "plus")
 
 
-def test_a_second_process_is_refused_while_one_works(source, colour_teacher, tmp_path):
+def test_R12_a_second_process_is_refused_while_one_works(source, colour_teacher, tmp_path):
     (tmp_path / "plus").mkdir()
     with label._locked(tmp_path / "plus"), pytest.raises(LabellingError, match="another process is labelling"):
         run(source, colour_teacher, tmp_path / "plus")
