@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long a test takes says nothing of the code on a machine that others use as well.
+hypothesis.settings.register_profile("buttress", deadline=None)
+hypothesis.settings.load_profile("buttress")
 
 PROJECT = Path(__file__).resolve().parents[1]
 
