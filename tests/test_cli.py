@@ -367,6 +367,7 @@ def real(verb):
 def an_example(argument):
     """Some text that its type accepts."""
     examples = {"TEXT": "x", "INT": "1", "NUMBER": "0.5", "PATH": "p", "true|false": "true", "[INT,...]": "[1]"}
+    examples["[NUMBER,...]"] = "0.5,2"
     name = type_name(argument.type)
     return examples.get(name, name.split("|")[0])
 
@@ -400,7 +401,7 @@ def test_R32_every_key_of_a_real_command_reads_the_same_from_flags_and_yaml(verb
     function = real(verb)
     needed = [argument for argument in arguments_of(function) if argument.default is REQUIRED]
     for argument in arguments_of(function):
-        nested = [*needed, argument]
+        nested = needed if argument in needed else [*needed, argument]
         given = {each.flag.removeprefix("--"): an_example(each) for each in nested}
         (tmp_path / "r.yaml").write_text("".join(f"{key}: {value}\n" for key, value in given.items()))
         words = [given[each.flag.removeprefix("--")] for each in needed if each.positional]
@@ -408,6 +409,32 @@ def test_R32_every_key_of_a_real_command_reads_the_same_from_flags_and_yaml(verb
         if argument.positional and argument not in needed:
             words.append(an_example(argument))
         assert cli.settings(function, words) == cli.settings(function, ["--recipe", str(tmp_path / "r.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("words", "recipe_text", "resolved"),
+    [
+        (["--teacher=a,b"], "teacher: 'a,b'", {"teacher": "a,b"}),
+        (["--teacher", "a", "--teacher=b"], "teacher: [a, b]", {"teacher": ["a", "b"]}),
+        (["--teacher=a:b:c", "--teacher", "d e"], "teacher:\n  - a:b:c\n  - d e", {"teacher": ["a:b:c", "d e"]}),
+        (["--teacher-weights", "2,1"], "teacher-weights: [2, 1]", {"teacher_weights": [2.0, 1.0]}),
+        (["--teacher-weights=[2, 0.5]"], "teacher_weights: 2,0.5", {"teacher_weights": [2.0, 0.5]}),
+        (["--teacher-weights=2", "--teacher-weights=1"], "teacher-weights:\n- 2\n- 1", {"teacher_weights": [2.0, 1.0]}),
+    ],
+)
+def test_R32_a_flag_of_several_values_reads_the_same_from_flags_and_yaml(words, recipe_text, resolved, recipe):
+    needed = ["--source=x", "--out=o", *([] if "teacher" in resolved else ["--teacher=t"])]
+    expected = {"source": "x", "out": Path("o"), "teacher": "t", **resolved}
+    assert cli.settings(real("reinforce"), [*needed, *words]) == expected
+    assert cli.settings(real("reinforce"), [*needed, "--recipe", str(recipe(recipe_text))]) == expected
+
+
+def test_R30_wrong_values_of_a_list_are_told_in_one_line(capsys):
+    for words in (["--teacher-weights", "2,x"], ["--teacher-weights="], ["--teacher"]):
+        assert cli.main(["reinforce", "--source=x", "--out=o", *words]) == 2
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1
+        assert words[0].rstrip("=") in line
 
 
 @pytest.mark.parametrize("verb", ["", *cli.VERBS])

@@ -2,8 +2,9 @@
 
 The command `buttress VERB` calls the function `VERB` of the module `buttress.commands.VERB`; only that module is
 imported. Parameters before the `*` are positional, every other one is a flag (`teacher_size` is `--teacher-size`), and
-the fields of a settings dataclass are dotted flags (`--optimizer.weight_decay`). A recipe (`--recipe FILE.yaml`) is
-flags in a file: the same names, the same parser. Only what was given is passed on, so defaults live in the signature.
+the fields of a settings dataclass are dotted flags (`--optimizer.weight_decay`). A flag that takes a list is given
+several times (`--teacher A --teacher B`), or as `2,1` where it holds numbers. A recipe (`--recipe FILE.yaml`) is flags
+in a file: the same names, the same parser. Only what was given is passed on, so defaults live in the signature.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 import sys
 from argparse import ArgumentError, RawDescriptionHelpFormatter
@@ -171,7 +173,10 @@ def flag_words(words: Sequence[str], arguments: Sequence[Argument]) -> list[str]
     flags = {plain(argument.flag): argument for argument in arguments if not argument.positional}
     off = {plain(argument.negative): argument for argument in flags.values() if argument.type is bool}
     result: list[str] = []
-    for word in words:
+    several: dict[str, list[str]] = {}
+    left = list(words)
+    while left:
+        word = left.pop(0)
         name, equals, value = word.partition("=")
         if not word.startswith("--") or word == "--" or name == "--recipe":
             result.append(word)
@@ -179,14 +184,33 @@ def flag_words(words: Sequence[str], arguments: Sequence[Argument]) -> list[str]
             result.append(off[plain(name)].negative + equals + value)
         elif plain(name) in flags:
             argument = flags[plain(name)]
+            if argument.element is not None and (equals or (left and not left[0].startswith("--"))):
+                several.setdefault(argument.key, []).append(value if equals else left.pop(0))
+                continue
             result.append(_word(argument, value, name) if equals else argument.flag)
         else:
             known = [argument.flag for argument in flags.values()]
             raise SettingsError(f"there is no flag {name}{did_you_mean(name, [*known, '--recipe'])}")
-    return result
+    lists = [
+        f"{argument.flag}={_list(argument, several[argument.key])}"
+        for argument in flags.values()
+        if argument.key in several
+    ]
+    return [*lists, *result]
+
+
+def _list(argument: Argument, values: Sequence[str]) -> str:
+    """The values of a flag that takes a list, as one: `2,1` is `[2,1]`, and so is the flag given twice."""
+    if argument.element is str:
+        return values[0] if len(values) == 1 else json.dumps(values)
+    if values == ["null"]:
+        return "null"
+    return "[" + ",".join(value.strip().removeprefix("[").removesuffix("]") for value in values) + "]"
 
 
 def _word(argument: Argument, value: str, place: str) -> str:
+    if argument.element is not None:
+        return f"{argument.flag}={_list(argument, [value])}"
     if argument.type is not bool:
         return f"{argument.flag}={value}"
     if value.lower() not in ("true", "false"):

@@ -38,6 +38,12 @@ class Argument:
     group: str = ""
 
     @property
+    def element(self) -> Any:
+        """What a list holds, where it takes one (`str | list[str]` too); such a flag can be given several times."""
+        choices = get_args(self.type) if get_origin(self.type) in (Union, types.UnionType) else (self.type,)
+        return next((get_args(choice)[0] for choice in choices if get_origin(choice) is list), None)
+
+    @property
     def flag(self) -> str:
         """`--teacher-size`; a dotted one keeps the field's name: `--optimizer.weight_decay`."""
         return "--" + (self.key if "." in self.key else self.key.replace("_", "-"))
@@ -88,10 +94,11 @@ def keyword_arguments(function: Callable[..., Any], given: Mapping[str, Any]) ->
 
 
 def type_name(annotation: Any) -> str:
-    """How help and errors write a type: `INT`, `hard|reinforced`, `[TEXT,...]`."""
+    """How help and errors write a type: `INT`, `hard|reinforced`, `[TEXT,...]`; one or a list of them is `TEXT`."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        return "|".join(type_name(choice) for choice in inner if choice is not type(None))
+        lists = [choice for choice in inner if get_origin(choice) is list and get_args(choice)[0] in inner]
+        return "|".join(type_name(choice) for choice in inner if choice not in (type(None), *lists))
     if origin is Literal:
         return "|".join(str(choice) for choice in inner)
     if origin in (list, tuple):

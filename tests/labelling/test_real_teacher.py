@@ -55,7 +55,7 @@ def losses_of(source, store, opened):
     losses = []
     for row in range(len(source)):
         pixels = renderer.views(source[row].data, id_hash(source[row].id), range(VIEWS), 160)
-        said_VC = opened.probabilities(pixels).astype(np.float64)
+        said_VC = opened.probabilities({160: pixels}).astype(np.float64)
         values, ids, rest = store.targets(np.full(VIEWS, row), np.arange(VIEWS))
         kept = np.take_along_axis(said_VC, ids.astype(np.int64), axis=1)
         said = np.column_stack([kept, np.maximum(1 - kept.sum(axis=1), 0)])

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from buttress.sources.identity import id_hash
-from buttress.views.draw import draw
+from buttress.views.draw import Drawer, draw
 from buttress.views.policy import OPS, RESERVED_NUMBERS, Policy, RandAugment, RandomErasing, ResizeCenterCrop
 from buttress.views.presets import preset
-from buttress.views.probes import PROBE_ID_HASH, probe_image
+from buttress.views.probes import PROBES, probe_picture
 from buttress.views.render import Renderer
 
 from .philox import philox_block, reference_words
@@ -26,7 +26,11 @@ POLICIES = {
         (*preset("randaug").ops[:2], RandAugment(), RandAugment(num_ops=1, magnitude=17), RandomErasing(p=1.0))
     ),
     "evaluation": Policy((ResizeCenterCrop(crop_fraction=0.875),)),
+    "mix": preset("mix"),
+    "mix+randaug": preset("mix+randaug"),
+    "small-mix": preset("small-mix"),
 }
+ROWS = 1_281_167  # that the partners of the drawn vectors are among
 SIZES = ((500, 375), (32, 32), (3, 5000))
 NAMES = ((0, 0, 0), (7, 3, 0x0123456789ABCDEF), (2**63 - 1, 2**64 - 1, 2**64 - 1))  # seed, view, id
 
@@ -59,7 +63,8 @@ def draw_vectors() -> list[dict[str, Any]]:
             "id": hex(id_hash(sample)),
             "view": view,
             "image_size": list(size),
-            "parameters": draw(policy, 42, id_hash(sample), view, size).to_json(),
+            **({"rows": ROWS} if policy.mixes else {}),
+            "parameters": draw(policy, 42, id_hash(sample), view, size, ROWS).to_json(),
         }
         for name, policy in POLICIES.items()
         for sample in IDS
@@ -67,12 +72,30 @@ def draw_vectors() -> list[dict[str, Any]]:
     ]
 
 
+def mix_vectors() -> list[dict[str, Any]]:
+    """What views of the preset "mix" are mixed with and how, for several numbers of rows; null = with nothing."""
+    return [
+        {
+            "seed": 42,
+            "id": hex(id_hash(sample)),
+            "view": view,
+            "rows": rows,
+            "mix": None if mix is None else mix.to_json(),
+        }
+        for sample in IDS
+        for view, rows in enumerate((1, 7, ROWS, 2**40, 65_536, 2, 3, 1000))
+        for mix in [Drawer(POLICIES["mix"], 42, rows).mix(id_hash(sample), view)]
+    ]
+
+
 def pixel_vectors() -> list[dict[str, Any]]:
-    """Small views of the probe picture as hex text, row by row: equal within 2 grey levels on average."""
+    """Small views of the probe pictures as hex text, row by row: equal within 2 grey levels on average."""
     return [
         {"policy": name, "seed": 42, "view": view, "rgb_16x16": pixels.tobytes().hex()}
         for name, policy in POLICIES.items()
-        for view, pixels in enumerate(Renderer(policy, 42).views(probe_image(), PROBE_ID_HASH, range(6), 16))
+        for view, pixels in enumerate(
+            Renderer(policy, 42, PROBES).views(*probe_picture(0), range(6), 16, pictures=probe_picture)
+        )
     ]
 
 
@@ -82,6 +105,7 @@ def build() -> dict[str, Any]:
         "policies": {name: policy.to_json() for name, policy in POLICIES.items()},
         "words": word_vectors(),
         "draws": draw_vectors(),
+        "mixes": mix_vectors(),
         "pixels": pixel_vectors(),
     }
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from buttress.sources.identity import id_hash
-from buttress.views.draw import draw
+from buttress.views.draw import Drawer, draw
 from buttress.views.keys import words
 from buttress.views.policy import Policy
-from buttress.views.probes import PROBE_ID_HASH, probe_image
+from buttress.views.probes import PROBES, probe_picture
 from buttress.views.render import Renderer
 
 from .golden import GOLDEN
@@ -34,18 +34,30 @@ def test_words(golden):
 
 
 def test_draws_are_equal_to_the_last_bit(golden):
-    assert len(golden["draws"]) == 45
+    assert len(golden["draws"]) == 72
     for vector in golden["draws"]:
         assert hex(id_hash(vector["sample"])) == vector["id"]
         policy = Policy.from_json(golden["policies"][vector["policy"]])
-        drawn = draw(policy, vector["seed"], int(vector["id"], 16), vector["view"], tuple(vector["image_size"]))
+        name = vector["seed"], int(vector["id"], 16), vector["view"], tuple(vector["image_size"])
+        drawn = draw(policy, *name, vector.get("rows"))
         assert drawn.to_json() == vector["parameters"]
 
 
+def test_mixes_are_equal_to_the_last_bit(golden):
+    kinds = set()
+    for vector in golden["mixes"]:
+        policy = Policy.from_json(golden["policies"]["mix"])
+        mix = Drawer(policy, vector["seed"], vector["rows"]).mix(int(vector["id"], 16), vector["view"])
+        assert (None if mix is None else mix.to_json()) == vector["mix"]
+        kinds.add(None if mix is None else (mix.mixup < 1, mix.cutmix is not None))
+    assert kinds == {None, (True, False), (False, True), (True, True)}
+
+
 def test_pixels_are_within_two_levels(golden):
-    assert len(golden["pixels"]) == 30
+    assert len(golden["pixels"]) == 48
     for vector in golden["pixels"]:
         policy = Policy.from_json(golden["policies"][vector["policy"]])
-        fresh = Renderer(policy, vector["seed"]).views(probe_image(), PROBE_ID_HASH, [vector["view"]], 16)[0]
+        renderer = Renderer(policy, vector["seed"], PROBES)
+        fresh = renderer.views(*probe_picture(0), [vector["view"]], 16, probe_picture)[0]
         stored = np.frombuffer(bytes.fromhex(vector["rgb_16x16"]), np.uint8).reshape(16, 16, 3)
         assert np.abs(fresh.astype(int) - stored).mean() <= 2.0, vector["policy"]

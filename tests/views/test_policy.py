@@ -8,7 +8,9 @@ from buttress.errors import PolicyError
 from buttress.views.policy import (
     OPS,
     RESERVED_NUMBERS,
+    CutMix,
     HorizontalFlip,
+    MixUp,
     Policy,
     RandAugment,
     RandomCrop,
@@ -24,11 +26,12 @@ CROPS = st.one_of(
     st.builds(ResizeCenterCrop, crop_fraction=st.floats(0.01, 1), interpolation=st.sampled_from(["bilinear", "area"])),
 )
 POLICIES = st.builds(
-    lambda crop, flips, augments, erasings: Policy((crop, *flips, *augments, *erasings)),
+    lambda crop, flips, augments, erasings, mixing: Policy((crop, *flips, *augments, *erasings, *mixing)),
     CROPS,
     st.lists(st.builds(HorizontalFlip, p=st.floats(0, 1)), max_size=2),
     st.lists(st.builds(RandAugment, num_ops=st.integers(1, 4), magnitude=st.integers(0, 30)), max_size=2),
     st.lists(st.builds(RandomErasing, p=st.floats(0, 1), scale=PAIRS), max_size=2),
+    st.sampled_from([(), (MixUp(),), (CutMix(p=0.1),), (MixUp(p=1.0), CutMix(p=0.0))]),
 )
 
 
@@ -98,6 +101,8 @@ def test_bad_json_is_refused_with_its_place(value, message):
         lambda: RandAugment(num_bins=1),
         lambda: RandAugment(magnitude=9.0),  # type: ignore[arg-type]
         lambda: RandomErasing(scale=(0.1, 2.0)),
+        lambda: MixUp(p=1.1),
+        lambda: CutMix(p=-0.1),
         lambda: ResizeCenterCrop(crop_fraction=0.0),
         lambda: ResizeCenterCrop(interpolation="lanczos"),  # type: ignore[arg-type]
     ],
@@ -117,6 +122,10 @@ def test_settings_out_of_range_are_refused(make):
         (RandomCrop(), RandAugment(), HorizontalFlip()),
         (RandomCrop(), RandomErasing(), RandAugment()),
         (RandomCrop(), *[RandAugment()] * 16),
+        (RandomCrop(), MixUp(), MixUp()),
+        (RandomCrop(), MixUp(), CutMix(), CutMix()),
+        (RandomCrop(), CutMix(), MixUp()),
+        (RandomCrop(), MixUp(), RandomErasing()),
         ("RandomCrop",),
     ],
 )

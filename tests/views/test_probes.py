@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from buttress.errors import StoreError
-from buttress.views.presets import preset
-from buttress.views.probes import compare_probes, probe_image, probe_views
+from buttress.store.probes import probes_bytes
+from buttress.views.presets import PRESETS, preset
+from buttress.views.probes import PROBE_ID_HASH, PROBES, compare_probes, probe_image, probe_picture, probe_views
 from buttress.views.render import Renderer
 
 # Integer arithmetic: the same bytes everywhere.
@@ -23,6 +24,24 @@ def test_probe_views_are_views_0_to_15():
     assert fresh.dtype == np.uint8
     assert np.array_equal(fresh, probe_views(preset("randaug"), 4))
     assert compare_probes(fresh, fresh) == 0.0
+
+
+def test_probe_views_of_a_policy_that_mixes_are_mixed_with_one_another():
+    renderer, fresh = Renderer(preset("mix"), 4, PROBES), probe_views(preset("mix"), 4)
+    mixes = [renderer.mix(PROBE_ID_HASH, view) for view in range(16)]
+    partners = {mix.partner for mix in mixes if mix is not None}
+    assert {None, 0} < {mix and mix.partner for mix in mixes}
+    assert len(partners) > 4
+    alone = probe_views(preset("mix").unmixed, 4)
+    same = [np.array_equal(one, other) for one, other in zip(fresh, alone, strict=True)]
+    assert same == [mix is None or mix.partner == 0 for mix in mixes]  # row 0 is the image itself
+    assert np.array_equal(probe_picture(0)[0], probe_image())
+    assert len({probe_picture(row)[0].tobytes() for row in range(16)}) == 16
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_packed_probes_stay_small(name):
+    assert len(probes_bytes(probe_views(preset(name), 4))) < 64 * 1024
 
 
 def test_another_seed_or_policy_is_far_away():

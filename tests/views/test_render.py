@@ -12,11 +12,21 @@ from hypothesis import strategies as st
 from buttress.sources.decode import UndecodableImage
 from buttress.views.draw import ViewParameters, draw
 from buttress.views.presets import PRESETS, eval_policy, preset
+from buttress.views.probes import PROBES, probe_picture
 from buttress.views.render import Renderer, render
 
 from .pictures import WHOLE, noise, probe_image, smooth, whole
 
 POLICIES = [*PRESETS.values(), eval_policy(96, 0.875, "bicubic")]
+
+
+def renderer_of(policy, seed):
+    """A renderer whose partners are the 16 probe pictures."""
+    return Renderer(policy, seed, PROBES)
+
+
+def smooth_picture(row):
+    return smooth(300 + 20 * row, 400)[:, ::-1].copy(), 77 + row
 
 
 def encoded(image_HWC, extension=".jpg"):
@@ -27,13 +37,13 @@ def encoded(image_HWC, extension=".jpg"):
 @pytest.mark.parametrize("size", [48, (40, 56)])
 def test_both_paths_give_the_same_bytes(policy, size):
     """One decode of many views, one decode a view, a preallocated row, a pickled renderer, any order."""
-    renderer = Renderer(policy, 5)
+    renderer = renderer_of(policy, 5)
     data, numbers = encoded(probe_image()), [7, 0, 3, 11, 5, 2**40]
-    views = renderer.views(data, 99, numbers, size)
+    views = renderer.views(data, 99, numbers, size, probe_picture)
     copy = pickle.loads(pickle.dumps(renderer))
     for position in reversed(range(len(numbers))):
         out = np.full((2, *views.shape[1:]), 77, np.uint8)
-        copy.view_into(data, 99, numbers[position], out[1])
+        copy.view_into(data, 99, numbers[position], out[1], probe_picture)
         assert np.array_equal(out[1], views[position])
         assert out[0].min() == out[0].max() == 77
 
@@ -41,24 +51,25 @@ def test_both_paths_give_the_same_bytes(policy, size):
 def test_another_process_draws_the_same_bytes():
     script = (
         "import hashlib, numpy as np\n"
-        "from buttress.views.probes import probe_image\n"
+        "from buttress.views.probes import PROBES, probe_image, probe_picture\n"
         "from buttress.views.presets import preset\n"
         "from buttress.views.render import Renderer\n"
-        "views = Renderer(preset('randaug'), 3).views(probe_image(), 2**64 - 9, range(24), 48)\n"
+        "renderer = Renderer(preset('mix+randaug'), 3, PROBES)\n"
+        "views = renderer.views(probe_image(), 2**64 - 9, range(24), 48, probe_picture)\n"
         "print(hashlib.sha256(views.tobytes()).hexdigest())\n"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    views = Renderer(preset("randaug"), 3).views(probe_image(), 2**64 - 9, range(24), 48)
+    views = renderer_of(preset("mix+randaug"), 3).views(probe_image(), 2**64 - 9, range(24), 48, probe_picture)
     assert ran.stdout.strip() == hashlib.sha256(views.tobytes()).hexdigest()
 
 
 def test_opencvs_threads_change_no_byte():
     big = np.tile(probe_image(), (5, 5, 1))
-    views = [Renderer(policy, 3).views(big, 4, range(12), 160) for policy in POLICIES]
+    views = [renderer_of(policy, 3).views(big, 4, range(12), 160, probe_picture) for policy in POLICIES]
     assert cv2.getNumThreads() == 1
     try:
         cv2.setNumThreads(4)
-        threaded = [Renderer(policy, 3).views(big, 4, range(12), 160) for policy in POLICIES]
+        threaded = [renderer_of(policy, 3).views(big, 4, range(12), 160, probe_picture) for policy in POLICIES]
     finally:
         cv2.setNumThreads(0)
     assert all(np.array_equal(one, other) for one, other in zip(views, threaded, strict=True))
@@ -71,12 +82,15 @@ def test_a_view_shows_the_same_at_every_size(policy):
     Equalize, as torchvision defines it, divides by a whole number of pixels per level: 6 % coarser on 4,096 pixels.
     """
     image = smooth(375, 500)
-    renderer = Renderer(policy, 9)
-    small = renderer.views(image, 1, range(40), 64)
-    large = renderer.views(image, 1, range(40), 128)
+    renderer = renderer_of(policy, 9)
+    small = renderer.views(image, 1, range(40), 64, smooth_picture)
+    large = renderer.views(image, 1, range(40), 128, smooth_picture)
     for view, (one, other) in enumerate(zip(small, large, strict=True)):
         halved = cv2.resize(other, (64, 64), interpolation=cv2.INTER_AREA)
         names = [name for name, _ in renderer.parameters(image, 1, view).augment]
+        mix = renderer.mix(1, view)
+        if mix is not None:
+            names += [name for name, _ in renderer.parameters(*smooth_picture(mix.partner), view).augment]
         assert np.abs(one.astype(int) - halved).mean() < (12.0 if "Equalize" in names else 4.0), names
         assert np.median(np.abs(one.astype(int) - halved)) <= (12 if "Equalize" in names else 4), names
 
@@ -98,7 +112,7 @@ def test_different_views_differ():
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (3, 5000), (5000, 3), (2, 2)])
 def test_extreme_images_are_drawn(policy, shape):
-    views = Renderer(policy, 1).views(noise(*shape), 2, range(12), 33)
+    views = renderer_of(policy, 1).views(noise(*shape), 2, range(12), 33, lambda row: (noise(*shape, row), row))
     assert views.shape == (12, 33, 33, 3)
     assert views.max() > 0
 
@@ -128,9 +142,11 @@ def test_greyscale_arrays_are_drawn_as_grey():
 def test_every_shape_renders_fully_and_leaves_the_source_alone(policy, height, width, out_height, out_width, view):
     image = np.full((height, width, 3), 200, np.uint8)
     image.flags.writeable = False
-    parameters = draw(policy, 1, 2, view, (width, height))
-    first = render(image, parameters, (out_height, out_width), np.zeros((out_height, out_width, 3), np.uint8))
-    second = render(image, parameters, (out_height, out_width), np.full((out_height, out_width, 3), 255, np.uint8))
+    size = out_height, out_width
+    parameters = draw(policy, 1, 2, view, (width, height), rows=9)
+    partner = None if parameters.mix is None else noise(*size)
+    first = render(image, parameters, size, np.zeros((*size, 3), np.uint8), partner)
+    second = render(image, parameters, size, np.full((*size, 3), 255, np.uint8), partner)
     assert np.array_equal(first, second)
     assert image.min() == image.max() == 200
 

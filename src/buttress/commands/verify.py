@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from buttress.loading.coverage import Coverage
     from buttress.sources import Source
     from buttress.store.reader import Reinforcement
+    from buttress.teachers import EnsembleSpec, Teacher
 
 Check = tuple[bool, str]
 
@@ -18,7 +19,7 @@ def verify(
     reinforcement: Path,
     *,
     source: str | None = None,
-    teacher: str | None = None,
+    teacher: str | list[str] | None = None,
     tolerance: float = 0.02,
     sample: int = 256,
 ) -> int:
@@ -29,7 +30,8 @@ def verify(
     Args:
         reinforcement: the folder.
         source: the images it was made from, e.g. folder:photos/train; without it they are not checked.
-        teacher: where the teacher is now; the default is where it was. With it away the rest is checked.
+        teacher: where the teacher is now; the default is where it was. With it away the rest is checked. Of several
+            teachers each is named, in the order in which they were given to reinforce.
         tolerance: total-variation distance, 0..1, that 99 % of the stored and fresh answers must stay within.
         sample: views to ask the teacher about again; 0 = none.
     """
@@ -38,13 +40,16 @@ def verify(
     if not 0 <= tolerance <= 1 or sample < 0:
         raise SettingsError(f"--tolerance {tolerance} --sample {sample}: a tolerance is 0..1, a sample 0 or more")
     holds = True
-    for held, line in _checks(reinforcement, source, teacher, tolerance, sample):
+    teachers = [teacher] if isinstance(teacher, str) else teacher
+    for held, line in _checks(reinforcement, source, teachers, tolerance, sample):
         print(("ok      " if held else "WRONG   ") + line)
         holds &= held
     return 0 if holds else 1
 
 
-def _checks(path: Path, source: str | None, teacher: str | None, tolerance: float, sample: int) -> Iterator[Check]:
+def _checks(
+    path: Path, source: str | None, teachers: list[str] | None, tolerance: float, sample: int
+) -> Iterator[Check]:
     from buttress.store.reader import open_reinforcement
     from buttress.store.verify import check_integrity
 
@@ -58,7 +63,7 @@ def _checks(path: Path, source: str | None, teacher: str | None, tolerance: floa
     if source is None:
         print("        images: not checked (name them by --source)")
         return
-    yield from _against_source(stored, source, teacher, tolerance, sample)
+    yield from _against_source(stored, source, teachers, tolerance, sample)
 
 
 def _renderer(stored: Reinforcement) -> Check:
@@ -72,7 +77,7 @@ def _renderer(stored: Reinforcement) -> Check:
 
 
 def _against_source(
-    stored: Reinforcement, uri: str, teacher: str | None, tolerance: float, sample: int
+    stored: Reinforcement, uri: str, teachers: list[str] | None, tolerance: float, sample: int
 ) -> Iterator[Check]:
     from buttress.errors import StoreError
     from buttress.loading.coverage import look_up
@@ -89,7 +94,7 @@ def _against_source(
         return
     yield _contents(source, stored, coverage)
     if sample:
-        yield from _rerun(source, stored, coverage, teacher, tolerance, sample)
+        yield from _rerun(source, stored, coverage, teachers, tolerance, sample)
 
 
 def _ids(coverage: Coverage) -> Check:
@@ -125,22 +130,38 @@ def _contents(source: Source, stored: Reinforcement, coverage: Coverage) -> Chec
 
 
 def _rerun(
-    source: Source, stored: Reinforcement, coverage: Coverage, teacher: str | None, tolerance: float, sample: int
+    source: Source, stored: Reinforcement, coverage: Coverage, teachers: list[str] | None, tolerance: float, sample: int
 ) -> Iterator[Check]:
-    from buttress.errors import ModelError
     from buttress.labelling.rerun import rerun, teacher_of
+    from buttress.teachers import Ensemble
 
-    spec = teacher_of(stored, teacher)
-    try:
-        opened = spec.open()
-    except ModelError as failure:
-        if teacher is not None:
-            raise
-        print(f"        teacher: not asked again ({failure}; say where it is now by --teacher)")
+    spec = teacher_of(stored, teachers)
+    members, away = _opened(spec, must=teachers is not None)
+    if away:
+        what = "teacher: not" if len(spec.members) == 1 else f"teachers: {len(away)} of {len(spec.members)} away, none"
+        print(f"        {what} asked again ({'; '.join(away)}; say where it is now by --teacher)")
         return
+    opened = Ensemble(spec, members)
     result = rerun(source, stored, coverage.rows, opened, sample)
+    truth = " (or of the stored truth)" if stored.card.has_truth else ""
     yield (
         result.p99 <= tolerance,
-        f"teacher: {result.views} views asked again, total-variation distance {result.mean:.4f} on average "
+        f"teacher: {result.views} views asked again, total-variation distance{truth} {result.mean:.4f} on average "
         f"(99 % within {result.p99:.4f}, largest {result.largest:.4f} at {result.where}; tolerance {tolerance})",
     )
+
+
+def _opened(spec: EnsembleSpec, *, must: bool) -> tuple[list[Teacher], list[str]]:
+    """The teachers that can be opened, and what was said of those that cannot; where they `must`, that is an error."""
+    from buttress.errors import ModelError
+
+    members: list[Teacher] = []
+    away: list[str] = []
+    for member in spec.members:
+        try:
+            members.append(member.open())
+        except ModelError as failure:
+            if must:
+                raise
+            away.append(str(failure))
+    return members, away

@@ -10,8 +10,8 @@ from typing import Any
 from buttress.errors import LabellingError
 from buttress.labelling.settings import LabelSettings
 from buttress.sources import Source
-from buttress.store.card import Card, RendererId, settings_digest
-from buttress.teachers.teacher import Teacher
+from buttress.store.card import Card, Field, RendererId, settings_digest, standard_fields, truth_field
+from buttress.teachers.ensemble import Ensemble
 from buttress.views.policy import Policy
 from buttress.views.render import RENDERER, RENDERER_VERSION
 
@@ -27,27 +27,34 @@ class Identity:
     renderer: RendererId
     teachers: tuple[Mapping[str, Any], ...]
     labelling: Mapping[str, Any]
+    fields: tuple[Field, ...]
 
     @classmethod
-    def of(cls, source: Source, teacher: Teacher, policy: Policy, settings: LabelSettings) -> Identity:
+    def of(cls, source: Source, teacher: Ensemble, policy: Policy, settings: LabelSettings) -> Identity:
         """Of a labelling that is about to start.
 
         Raises:
-            LabellingError: the teacher's classes have no names.
+            LabellingError: the teacher's classes have no names; truth in classes that are not the source's.
         """
         classes = teacher.classes if teacher.classes is not None else source.classes
         if classes is None:
             raise LabellingError(
-                f"{teacher.spec.uri}: nobody knows the names of its classes; name them by --class-map FILE.yaml"
+                f"{teacher.name}: nobody knows the names of its classes; name them by --class-map FILE.yaml"
             )
+        if settings.truth and (source.classes is None or tuple(source.classes) != tuple(classes)):
+            raise LabellingError(
+                f"--truth: {source.uri} has no labels in the classes that are stored, so no truth; leave it out"
+            )
+        k = min(settings.k, len(classes))
         return cls(
             seed=settings.seed,
-            k=min(settings.k, len(classes)),
+            k=k,
             classes=tuple(classes),
             policy=policy,
             renderer=RendererId(id=RENDERER, version=RENDERER_VERSION),
-            teachers=({**teacher.describe(), "uri": teacher.spec.uri},),
+            teachers=teacher.describe(),
             labelling={"batch": settings.batch, "views_per_block": settings.views_per_block},
+            fields=(*standard_fields(k, len(classes)), *([truth_field()] if settings.truth else [])),
         )
 
     @classmethod
@@ -60,17 +67,34 @@ class Identity:
         """`Card.settings_digest` of it."""
         return settings_digest(**self.values())
 
+    @property
+    def has_truth(self) -> bool:
+        """Whether the hard label's probability is stored too."""
+        return truth_field() in self.fields
+
     def values(self) -> dict[str, Any]:
         """Its fields by name."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def differences(self, other: Identity) -> list[str]:
-        """Names of what differs, the teacher's one by one."""
+        """Names of what differs, those of the teachers one by one."""
         found = [
             name
             for name in ("seed", "k", "classes", "policy", "renderer", "labelling")
             if getattr(self, name) != getattr(other, name)
         ]
-        ours, theirs = self.teachers[0], other.teachers[0]
-        keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-        return found + [f"teacher's {key}" for key in keys if key != "uri" or not ours.get("weights_sha256")]
+        if self.has_truth != other.has_truth:
+            found.append("truth")
+        if len(self.teachers) != len(other.teachers):
+            return [*found, f"teachers, {len(self.teachers)} and not {len(other.teachers)},"]
+        several = len(self.teachers) > 1
+        for ours, theirs in zip(self.teachers, other.teachers, strict=True):
+            whose = f"{ours['uri']}'s" if several else "teacher's"
+            found += [f"{whose} {key}" for key in _different_keys(ours, theirs)]
+        return found
+
+
+def _different_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Keys of a teacher's description that differ; where its weights lie is none where they are known."""
+    keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    return [key for key in keys if key != "uri" or not ours.get("weights_sha256")]

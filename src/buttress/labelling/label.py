@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,9 @@ from buttress.labelling.plan import Block, PartPlan, Rectangle, blocks_of, missi
 from buttress.labelling.pool import run_blocks
 from buttress.labelling.preflight import check_disk, estimate, sanity
 from buttress.labelling.settings import LabelSettings
+from buttress.labelling.truth import labels_of_rows
 from buttress.sources import Source
-from buttress.store.card import Card, PartEntry, Probes, standard_fields
+from buttress.store.card import Card, PartEntry, Probes
 from buttress.store.codec import TopKLog8
 from buttress.store.damage import DamageError
 from buttress.store.probes import probes_bytes
@@ -43,7 +43,8 @@ from buttress.store.writer import (
     write_part,
     write_probes,
 )
-from buttress.teachers.teacher import Teacher, TeacherSpec
+from buttress.teachers.ensemble import Ensemble, EnsembleSpec
+from buttress.teachers.teacher import TeacherSpec
 from buttress.terminal import note, progress, warn
 from buttress.versions import library_versions
 from buttress.views.policy import Policy
@@ -54,7 +55,7 @@ TEACHER_THREADS = 1  # per process: cores are filled with processes, so the byte
 
 def label_source(
     source: Source,
-    teacher: TeacherSpec,
+    teacher: TeacherSpec | EnsembleSpec,
     policy: Policy,
     settings: LabelSettings,
     out: Path,
@@ -65,9 +66,9 @@ def label_source(
 
     Args:
         source: the images; labels are not needed.
-        teacher: how to open the teacher.
+        teacher: how to open the teacher, or several.
         policy: the augmentation.
-        settings: views, k, seed, batch, workers, max_bad.
+        settings: views, k, seed, batch, workers, max_bad, truth.
         out: folder of the reinforcement; made, gone on with, or added to.
         dry_run: label 64 views, print time, bytes and free disk, and write nothing.
 
@@ -75,7 +76,9 @@ def label_source(
         LabellingError: settings differ from those of what is there; no room on the disk; too many bad images.
         SourceError: two ids with one hash; a sample that changed.
     """
-    opened = replace(teacher, threads=TEACHER_THREADS).open()
+    opened = EnsembleSpec.of(teacher).with_threads(TEACHER_THREADS).open()
+    for doubt in opened.doubts:
+        warn(doubt)
     identity = Identity.of(source, opened, policy, settings)
     if dry_run:
         growth = plan_growth(source, identity, settings.views, out)
@@ -93,11 +96,11 @@ def _plans(growth: Growth, identity: Identity) -> list[PartPlan]:
     return missing_parts(growth.spans, growth.areas(), growth.views, stride)
 
 
-def workers_of(settings: LabelSettings, teacher: Teacher) -> int:
+def workers_of(settings: LabelSettings, teacher: Ensemble) -> int:
     """Labelling processes: what was asked for, else one per core; on a GPU this process alone, which fills it best."""
     if settings.workers is not None:
         return settings.workers
-    if teacher.describe().get("device") == "cuda":
+    if any(said.get("device") == "cuda" for said in teacher.describe()):
         return 0
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -106,7 +109,7 @@ class _Labelling:
     """One labelling under way."""
 
     def __init__(
-        self, source: Source, teacher: Teacher, identity: Identity, settings: LabelSettings, out: Path
+        self, source: Source, teacher: Ensemble, identity: Identity, settings: LabelSettings, out: Path
     ) -> None:
         self.source, self.teacher, self.identity, self.settings, self.out = source, teacher, identity, settings, out
         self.growth: Growth = plan_growth(source, identity, settings.views, out)
@@ -123,10 +126,11 @@ class _Labelling:
             seed=identity.seed,
             k=identity.k,
             classes=len(identity.classes),
-            size=teacher.size,
+            sizes=teacher.sizes,
             batch=settings.batch,
             digest=identity.digest,
             work=out / WORK,
+            hard_labels=labels_of_rows(source, self.growth, out) if identity.has_truth else None,
             opened=[teacher],
         )
 
@@ -178,7 +182,7 @@ class _Labelling:
         left = [block for block in every if block not in set(done)]
         views = sum(block.area.size for block in left)
         total = views + sum(block.area.size for block in done)
-        check_disk(self.out, self.stride * (views + total), len(self.growth.order))
+        check_disk(self.out, (self.stride + self.identity.has_truth) * (views + total), len(self.growth.order))
         sanity(self.source, self.teacher, self.identity)
         write_json(self.job.work / STARTED, {"settings": self.identity.digest})
         parts = [self._assemble(plans[name], cut) for name, cut in blocks.items() if not set(cut) & set(left)]
@@ -242,6 +246,7 @@ class _Labelling:
     def _assemble(self, plan: PartPlan, blocks: Sequence[Block]) -> PartEntry:
         area = plan.area
         labels_VNS = np.empty((area.views, area.rows, self.stride), np.uint8)
+        truth_VN = np.zeros((area.views, area.rows), np.uint8) if self.identity.has_truth else None
         for block in blocks:
             done = read_block(block_path(block, self.job.work), block, self.job)
             if done is None:
@@ -249,8 +254,12 @@ class _Labelling:
             rows = slice(block.area.first_row - area.first_row, block.area.stop_row - area.first_row)
             views = slice(block.area.first_view - area.first_view, block.area.stop_view - area.first_view)
             labels_VNS[views, rows] = done.labels_VNS
+            if truth_VN is not None and done.truth_VN is not None:
+                truth_VN[views, rows] = done.truth_VN
         contents_N = self.growth.contents[area.first_row : area.stop_row]
-        labels_VNS[:, contents_N == 0] = 0  # an image is labelled in all its views or in none
+        for planes in (labels_VNS, truth_VN):
+            if planes is not None:
+                planes[:, contents_N == 0] = 0  # an image is labelled in all its views or in none
         entry = write_part(
             self.out,
             row_block=plan.row_block,
@@ -259,6 +268,7 @@ class _Labelling:
             labels_VNS=labels_VNS,
             columns=self._columns(area, contents_N) if area.first_view == 0 else None,
             settings_digest=self.identity.digest,
+            truth_VN=truth_VN,
         )
         shutil.rmtree(self.job.work / plan.name)
         return entry
@@ -279,7 +289,6 @@ class _Labelling:
             views=self.growth.views,
             probes=self._probes(versions),
             source=self.growth.info,
-            fields=standard_fields(self.identity.k, len(self.identity.classes)),
             versions=versions,
             skipped=tuple(sorted(self.skipped)),
             parts=ordered,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from buttress.errors import LabellingError
 from buttress.labelling.identity import Identity
+from buttress.labelling.looks import Views, WaitingViews, views_at_sizes
 from buttress.labelling.settings import LabelSettings
-from buttress.sources import Source, UndecodableImage, id_hash
+from buttress.sources import Source, UndecodableImage
 from buttress.store.codec import TopKLog8
+from buttress.teachers.ensemble import Ensemble
 from buttress.teachers.sanity import agreement, near_chance, sanity_line
-from buttress.teachers.teacher import Teacher
 from buttress.terminal import note, warn
 from buttress.views.policy import Policy
 from buttress.views.presets import eval_policy
@@ -54,18 +55,18 @@ def check_disk(out: Path, label_bytes: int, samples: int) -> None:
         )
 
 
-def sanity(source: Source, teacher: Teacher, identity: Identity) -> None:
+def sanity(source: Source, teacher: Ensemble, identity: Identity) -> None:
     """Print how often the teacher agrees with the labels, and how sure it is of other classes, on some plain views."""
     comparable = source.classes is not None and tuple(source.classes) == identity.classes
     labelled = np.flatnonzero(np.asarray(source.labels) >= 0) if comparable else np.arange(0)
-    if not len(labelled) and not teacher.describe()["class_map"]:
+    if not len(labelled) and not any(said["class_map"] for said in teacher.describe()):
         return
     usable = labelled if len(labelled) else np.arange(len(source))
     chosen = usable[np.linspace(0, len(usable) - 1, min(SANITY_IMAGES, len(usable))).astype(np.int64)]
-    plain = eval_policy(teacher.size, SANITY_CROP, "bilinear")
     agree = seen = 0
-    for views_BHWC, kept in _plain_batches(source, chosen, plain, teacher.size):
-        hits, count = agreement(teacher.probabilities(views_BHWC), np.asarray(source.labels)[kept])
+    plain = eval_policy(teacher.sizes[0], SANITY_CROP, "bilinear")
+    for views, kept in _plain_batches(source, chosen, plain, teacher.sizes):
+        hits, count = agreement(teacher.probabilities(views), np.asarray(source.labels)[kept])
         agree, seen = agree + hits, seen + count
     if len(labelled):
         line = sanity_line(agree, seen, len(identity.classes))
@@ -76,25 +77,24 @@ def sanity(source: Source, teacher: Teacher, identity: Identity) -> None:
 
 
 def _plain_batches(
-    source: Source, chosen: NDArray[np.int64], policy: Policy, size: int, batch: int = 32
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    source: Source, chosen: NDArray[np.int64], policy: Policy, sizes: Sequence[int], batch: int = 32
+) -> Iterator[tuple[Views, NDArray[np.int64]]]:
     renderer = Renderer(policy, 0)
     for first in range(0, len(chosen), batch):
-        views, kept = [], []
+        waiting, kept = WaitingViews(sizes), []
         for index in chosen[first : first + batch].tolist():
             try:
-                sample = source[index]
-                views.append(renderer.views(sample.data, id_hash(sample.id), [0], size)[0])
+                waiting.add(views_at_sizes(renderer, source[index], [0], sizes))
             except UndecodableImage:
                 continue
             kept.append(index)
         if kept:
-            yield np.stack(views), np.array(kept)
+            yield waiting.batch(0, batch), np.array(kept)
 
 
 def estimate(
     source: Source,
-    teacher: Teacher,
+    teacher: Ensemble,
     identity: Identity,
     settings: LabelSettings,
     missing: int,
@@ -105,27 +105,27 @@ def estimate(
     per_image = min(settings.views, DRY_RUN_VIEWS)
     images = max(1, DRY_RUN_VIEWS // per_image)
     renderer, count = Renderer(identity.policy, identity.seed), 0
-    pixels: list[NDArray[np.uint8]] = []
+    pixels = WaitingViews(teacher.sizes)
     started = time.perf_counter()
     for index in np.linspace(0, len(source) - 1, min(images, len(source))).astype(np.int64).tolist():
         try:
-            sample = source[index]
-            pixels.extend(renderer.views(sample.data, id_hash(sample.id), range(per_image), teacher.size))
+            pixels.add(views_at_sizes(renderer, source[index], range(per_image), teacher.sizes))
         except UndecodableImage:
             continue
     rendered = time.perf_counter()
-    if not pixels:
+    if not len(pixels):
         raise LabellingError(f"{source.uri}: none of {images} images looked at can be decoded")
-    teacher.probabilities(np.stack(pixels[: settings.batch]))  # the first call is slower
+    teacher.probabilities(pixels.batch(0, settings.batch))  # the first call is slower
     warmed = time.perf_counter()
     for first in range(0, len(pixels), settings.batch):
-        count += len(teacher.probabilities(np.stack(pixels[first : first + settings.batch])))
+        count += len(teacher.probabilities(pixels.batch(first, settings.batch)))
     processes = max(1, min(workers, os.cpu_count() or 1))
     each = ((rendered - started) + (time.perf_counter() - warmed)) / count / processes
-    stride = TopKLog8(identity.k, len(identity.classes)).stride
+    stride = TopKLog8(identity.k, len(identity.classes)).stride + identity.has_truth
+    sizes = " and ".join(map(str, teacher.sizes))
     where = next(path for path in (out, *out.absolute().parents) if path.exists())
     return [
-        f"{len(source):,} samples x {settings.views} views of {teacher.size} pixels; {missing:,} views are missing",
+        f"{len(source):,} samples x {settings.views} views of {sizes} pixels; {missing:,} views are missing",
         f"time    about {_duration(missing * each)} in {processes} processes ({1 / each:,.0f} views/s)",
         f"bytes   {_bytes(store_bytes(missing * stride, len(source)))} ({stride} a view)",
         f"disk    {_bytes(shutil.disk_usage(where).free)} free at {where}",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.errors import LabellingError
-from buttress.sources import Source, UndecodableImage, id_hash
+from buttress.errors import LabellingError, SettingsError
+from buttress.labelling.looks import Views, WaitingViews, views_at_sizes
+from buttress.labelling.truth import truth_distances
+from buttress.sources import Source, UndecodableImage
 from buttress.store.reader import Reinforcement
-from buttress.teachers.teacher import Teacher, TeacherSpec
+from buttress.teachers.ensemble import Ensemble, EnsembleSpec
+from buttress.teachers.teacher import TeacherSpec
 from buttress.views.render import Renderer
 
 
@@ -35,30 +38,51 @@ class Rerun:
     where: str
 
 
-def teacher_of(reinforcement: Reinforcement, uri: str | None = None) -> TeacherSpec:
-    """How to open the teacher that made a reinforcement; `uri` says where it is now."""
-    said: dict[str, Any] = dict(reinforcement.card.teachers[0])
-    spec = TeacherSpec(uri=uri or said["uri"], classes="teacher", size=said["size"], threads=said.get("threads"))
+def teacher_of(reinforcement: Reinforcement, uris: Sequence[str] | None = None) -> EnsembleSpec:
+    """How to open the teachers that made a reinforcement; `uris` say where they are now, in the card's order.
+
+    Raises:
+        SettingsError: not as many as there are.
+    """
+    stored = reinforcement.card.teachers
+    if uris is not None and len(uris) != len(stored):
+        there = " ".join(f"--teacher {said['uri']}" for said in stored)
+        raise SettingsError(
+            f"--teacher: {len(uris)} named, but {len(stored)} made {reinforcement.path}; name where each is now, in "
+            f"this order: {there}"
+        )
+    return EnsembleSpec(
+        members=tuple(
+            _member(dict(said), said["uri"] if uris is None else uris[number], reinforcement.classes)
+            for number, said in enumerate(stored)
+        ),
+        weights=tuple(said["weight"] for said in stored) if len(stored) > 1 else (),
+    )
+
+
+def _member(said: dict[str, Any], uri: str, classes: Sequence[str]) -> TeacherSpec:
+    """How to open a teacher by what the card says of it."""
+    spec = TeacherSpec(uri=uri, classes="teacher", size=said["size"], threads=said.get("threads"))
     mapped = said.get("class_map")
     return replace(
         spec,
         temperature=said["temperature"],
         precision=said["precision"],
         classes="teacher" if mapped is None else "source",
-        source_classes=None if mapped is None else tuple(reinforcement.classes),
+        source_classes=None if mapped is None else tuple(classes),
         class_map=None if mapped is None else {name: list(group) for name, group in mapped.items()},
     )
 
 
 def rerun(
-    source: Source, reinforcement: Reinforcement, rows: NDArray[np.int64], teacher: Teacher, sample: int
+    source: Source, reinforcement: Reinforcement, rows: NDArray[np.int64], teacher: Ensemble, sample: int
 ) -> Rerun:
     """Render and ask again.
 
     Args:
         source: the images; rows: row of each of its samples, -1 = none.
         reinforcement: what is stored.
-        teacher: opened from `teacher_of`.
+        teacher: opened from `teacher_of`. Where truth is stored, it is asked for that too.
         sample: views to compare, spread over samples and views.
 
     Raises:
@@ -70,10 +94,12 @@ def rerun(
         raise LabellingError(f"{source.uri}: none of its samples is in {reinforcement.path}")
     distances: list[float] = []
     places: list[str] = []
-    for index_B, view_B, views_BHWC in _batches(source, reinforcement, usable, teacher.size, sample):
-        fresh_BC = teacher.probabilities(views_BHWC)
-        stored = reinforcement.targets(rows[index_B], view_B)
-        distances += _distances(fresh_BC, *stored).tolist()
+    for index_B, view_B, views in _batches(source, reinforcement, usable, teacher.sizes, sample):
+        fresh_BC = teacher.probabilities(views)
+        distances_B = _distances(fresh_BC, *reinforcement.targets(rows[index_B], view_B))
+        if reinforcement.card.has_truth:
+            distances_B = np.maximum(distances_B, truth_distances(fresh_BC, reinforcement, rows[index_B], view_B))
+        distances += distances_B.tolist()
         places += [f"view {view} of {source.ids[i]}" for i, view in zip(index_B.tolist(), view_B.tolist(), strict=True)]
     if not distances:
         raise LabellingError(f"{source.uri}: none of the images looked at can be decoded")
@@ -87,34 +113,38 @@ def rerun(
     )
 
 
-def _refuse_other_teacher(reinforcement: Reinforcement, teacher: Teacher) -> None:
-    was, now = reinforcement.card.teachers[0], teacher.describe()
-    if any(was.get(key) != now.get(key) for key in ("weights_sha256", "source_sha256")):
-        raise LabellingError(
-            f"{teacher.spec.uri}: is not the teacher that made {reinforcement.path} (its weights or source differ); "
-            "name the right one by --teacher"
-        )
+def _refuse_other_teacher(reinforcement: Reinforcement, teacher: Ensemble) -> None:
+    for was, now in zip(reinforcement.card.teachers, teacher.describe(), strict=True):
+        if any(was.get(key) != now.get(key) for key in ("weights_sha256", "source_sha256")):
+            raise LabellingError(
+                f"{now['uri']}: is not the teacher that made {reinforcement.path} (its weights or source differ); "
+                "name the right one by --teacher"
+            )
 
 
 def _batches(
-    source: Source, reinforcement: Reinforcement, usable: NDArray[np.int64], size: int, sample: int, batch: int = 32
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]]:
+    source: Source,
+    reinforcement: Reinforcement,
+    usable: NDArray[np.int64],
+    sizes: Sequence[int],
+    sample: int,
+    batch: int = 32,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Views]]:
     card = reinforcement.card
     renderer = Renderer(card.policy, card.seed)
     for places in _spread(len(usable) * card.views, sample, batch):
-        kept, numbers, views = [], [], []
+        kept, numbers, drawn = [], [], WaitingViews(sizes)
         for place in places:
             row, number = divmod(place, card.views)
             index, view = int(usable[row]), (number + row) % card.views
             try:
-                drawn = source[index]
-                views.append(renderer.views(drawn.data, id_hash(drawn.id), [view], size)[0])
+                drawn.add(views_at_sizes(renderer, source[index], [view], sizes))
             except UndecodableImage:
                 continue
             kept.append(index)
             numbers.append(view)
         if kept:
-            yield np.array(kept), np.array(numbers), np.stack(views)
+            yield np.array(kept), np.array(numbers), drawn.batch(0, batch)
 
 
 def _spread(total: int, sample: int, batch: int) -> Iterator[list[int]]:

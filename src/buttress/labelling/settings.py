@@ -21,6 +21,7 @@ class LabelSettings:
         workers: labelling processes; none = as many as there are cores; 0 = in this process.
         max_bad: largest share, 0..1, of images that may fail to decode.
         views_per_block: views in a unit of work; what is lost at most, per process, when it is killed.
+        truth: also store the probability of each sample's own class, one byte per view.
     """
 
     views: int = 16
@@ -30,6 +31,7 @@ class LabelSettings:
     workers: int | None = None
     max_bad: float = 0.001
     views_per_block: int = 1024
+    truth: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.views <= 2**20:

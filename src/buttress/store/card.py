@@ -10,12 +10,14 @@ from typing import Any, Final
 from buttress.errors import StoreError
 from buttress.files import json_bytes
 from buttress.store.codec import CODEC, CODEC_VERSION, TopKLog8
+from buttress.store.truth import LOG_CODEC, LOG_CODEC_VERSION
 from buttress.views.policy import Policy
 
 FORMAT: Final = "buttress-reinforcement"
 FORMAT_VERSION: Final = 1
 LABELS: Final = "labels"
 HARD_LABELS: Final = "hard_labels"
+TRUTH: Final = "truth"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +31,7 @@ class Field:
         dtype: "uint8", "int32" or "uint64".
         shape: of one record; () = one number.
         per: "view" or "sample".
-        teacher: index into the card's teachers, none where no teacher said it.
+        teacher: index into the card's teachers (of an ensemble, its first), none where no teacher said it.
     """
 
     name: str
@@ -50,6 +52,11 @@ def standard_fields(k: int, classes: int) -> tuple[Field, Field]:
         ),
         Field(name=HARD_LABELS, codec="plain", version=1, dtype="int32", shape=(), per="sample"),
     )
+
+
+def truth_field() -> Field:
+    """The teacher's probability of each sample's hard label, per view: stored where it was asked for."""
+    return Field(name=TRUTH, codec=LOG_CODEC, version=LOG_CODEC_VERSION, dtype="uint8", shape=(), per="view", teacher=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +119,7 @@ class Card:
         policy: the augmentation in full.
         renderer, probes, source: see there.
         fields: what is stored.
-        teachers: what each teacher said of itself.
+        teachers: what each teacher said of itself; several are one ensemble, and each has its `weight`.
         labelling: settings that cut the teacher's batches (precision, batch, threads, ...).
         versions: of the libraries at the last labelling.
         skipped: ids whose image could not be decoded; their records are absent.
@@ -158,7 +165,29 @@ class Card:
             renderer=self.renderer,
             teachers=self.teachers,
             labelling=self.labelling,
+            fields=self.fields,
         )
+
+    @property
+    def keeps_teachers_classes(self) -> bool:
+        """Whether the classes were asked of the teacher (`--classes teacher`), and may not be the source's."""
+        return any(teacher.get("classes") == "teacher" for teacher in self.teachers)
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the probability of the hard label is stored.
+
+        Raises:
+            StoreError: it is, and its codec is not known to this version of buttress.
+        """
+        stored = next((field for field in self.fields if field.name == TRUTH), None)
+        if stored is not None and stored != truth_field():
+            known = f"{LOG_CODEC!r} version {LOG_CODEC_VERSION}, one byte per view"
+            raise StoreError(
+                f"the field {TRUTH!r} has codec {stored.codec!r} version {stored.version} (shape {stored.shape} per "
+                f"{stored.per}); this version of buttress reads {known}: install a newer buttress"
+            )
+        return stored is not None
 
     def field(self, name: str) -> Field:
         """The field of that name.
@@ -222,16 +251,18 @@ def settings_digest(
     renderer: RendererId,
     teachers: Sequence[Mapping[str, Any]],
     labelling: Mapping[str, Any],
+    fields: Sequence[Field] = (),
 ) -> str:
-    """SHA-256 of the settings that decide the bytes of labels, in hex. Parts of another digest are not ours.
+    """SHA-256 of the settings that decide the bytes of a part, in hex. Parts of another digest are not ours.
 
+    Of the fields only `truth` is in it, where it is stored: the others are in every part, or in none of ours.
     Not in it: how many rows and views there are (more may be appended), where source and weights lie, and versions.
     """
     said = [
         {key: value for key, value in teacher.items() if key != "uri" or not teacher.get("weights_sha256")}
         for teacher in teachers
     ]
-    settings = {
+    settings: dict[str, Any] = {
         "format": FORMAT_VERSION,
         "codec": [CODEC, CODEC_VERSION],
         "seed": seed,
@@ -242,6 +273,8 @@ def settings_digest(
         "teachers": said,
         "labelling": dict(labelling),
     }
+    if truth := [[field.name, field.codec, field.version] for field in fields if field.name == TRUTH]:
+        settings["fields"] = truth
     return json_digest(settings)
 
 

@@ -197,6 +197,13 @@ class TopKLog8:
         return absent_B
 
 
+def nearest_codes(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The code whose logarithm is nearest to each value's, 1..255; 0 for exactly 0."""
+    with np.errstate(divide="ignore"):
+        places = np.log(values) / _LOG_STEP + 255
+    return np.where(values == 0, 0, np.clip(np.floor(places + 0.5), 1, 255)).astype(np.uint8)
+
+
 def _best_codes(coded_BV: NDArray[np.float64], implied_B: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Codes `[B, V]` of the masses: of some roundings, the one with the smallest KL(masses || read back) per row.
 

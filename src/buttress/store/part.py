@@ -178,6 +178,24 @@ class Part:
         self._check("labels", view, plane, self.info.crc32["labels"][view - self.info.views[0]])
         return plane
 
+    def numbers(self, field: str, view: int) -> NDArray[np.uint8]:
+        """A byte per row `[N]` of one view: truth.
+
+        Raises:
+            DamageError: it is missing, or its checksum does not fit.
+        """
+        array, first = self._array(field), self.info.views[0]
+        if array.dtype != np.uint8 or array.shape != (
+            self.info.views[1] - first,
+            self.info.rows[1] - self.info.rows[0],
+        ):
+            raise self._damage(
+                "header", f"{field} is {array.dtype} of shape {array.shape}, not a byte per row and view"
+            )
+        plane: NDArray[np.uint8] = array[view - first]
+        self._check(field, view, plane, self.info.crc32[field][view - first])
+        return plane
+
     def column(self, field: str) -> NDArray[Any]:
         """A number per row `[N]`: id_hashes, hard_labels or content_hashes; only the part of view 0 has them.
 

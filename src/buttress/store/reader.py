@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import StoreError
-from buttress.store.card import Card, PartEntry
+from buttress.store.card import LABELS, TRUTH, Card, PartEntry
 from buttress.store.card_file import read_card
 from buttress.store.codec import TopKLog8
 from buttress.store.part import Part, damaged, read_part_info
 from buttress.store.probes import read_probes
 from buttress.store.rows import read_index
+from buttress.store.truth import decode_log8, truth_of_targets
 
 
 def open_reinforcement(path: str | Path) -> Reinforcement:
@@ -49,7 +50,7 @@ class Reinforcement:
         self.views, self.k, self.classes = card.views, card.k, card.classes
         self.rows = card.source.count
         self._open_parts: dict[str, Part] = {}
-        self._planes: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        self._planes: dict[tuple[str, int, int], NDArray[np.uint8]] = {}
         firsts = [part for part in card.parts if part.views[0] == 0]
         self._block_starts = np.array([part.rows[0] for part in firsts], np.int64)
         self._parts_of_block = [[part for part in card.parts if part.row_block == first.row_block] for first in firsts]
@@ -117,22 +118,30 @@ class Reinforcement:
             IndexError: no such row or view.
             StoreError: what it would read is damaged.
         """
+        return self._gathered(LABELS, (self.codec.stride,), rows_B, views)
+
+    def _gathered(
+        self, field: str, shape: tuple[int, ...], rows_B: NDArray[np.integer], views: int | NDArray[np.integer]
+    ) -> NDArray[np.uint8]:
+        """What a field per view holds, `[B, *shape]`."""
         rows_B = np.asarray(rows_B)
         if len(rows_B) and (int(rows_B.min()) < 0 or int(rows_B.max()) >= self.rows):
             raise IndexError(f"rows must lie in 0..{self.rows - 1}, got {rows_B.min()}..{rows_B.max()}")
         if isinstance(views, int | np.integer) and len(self._block_starts) == 1:
-            return self._plane(0, int(views)).take(rows_B, axis=0)
-        return self._scattered(rows_B, np.broadcast_to(np.asarray(views, np.int64), rows_B.shape))
+            return self._plane(0, int(views), field).take(rows_B, axis=0)
+        views_B = np.broadcast_to(np.asarray(views, np.int64), rows_B.shape)
+        return self._scattered(field, np.empty((len(rows_B), *shape), np.uint8), rows_B, views_B)
 
-    def _scattered(self, rows_B: NDArray[np.integer], views_B: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Records of several planes, gathered plane by plane."""
-        out_BS = np.empty((len(rows_B), self.codec.stride), np.uint8)
+    def _scattered(
+        self, field: str, out: NDArray[np.uint8], rows_B: NDArray[np.integer], views_B: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """`out`, filled from several planes, plane by plane."""
         blocks_B = np.searchsorted(self._block_starts, rows_B, side="right") - 1
         pairs, group_B = np.unique(np.stack([blocks_B, views_B]), axis=1, return_inverse=True)
         for group, (block, view) in enumerate(pairs.T.tolist()):
             here = np.flatnonzero(group_B == group)
-            out_BS[here] = self._plane(block, view).take(rows_B[here] - self._block_starts[block], axis=0)
-        return out_BS
+            out[here] = self._plane(block, view, field).take(rows_B[here] - self._block_starts[block], axis=0)
+        return out
 
     def targets(
         self, rows_B: NDArray[np.integer], views: int | NDArray[np.integer]
@@ -154,12 +163,42 @@ class Reinforcement:
                 self._refuse_absent(int(np.asarray(rows_B)[absent_B][0]))
         return self.codec.decode(records_BS)
 
+    def truth(self, rows_B: NDArray[np.integer], views: int | NDArray[np.integer]) -> NDArray[np.float32]:
+        """The teacher's probability of each sample's hard label, 0..1, float32 `[B]`; NaN where it has none.
+
+        Where it is stored (`buttress reinforce --truth`) it is right to 2.8 % of itself (from 1e-6). Elsewhere it is
+        what the record says of that class: its own value where it is among the k, else an even share of the rest.
+        Where the stored classes are the teacher's own and truth is not stored, all is NaN: hard labels are in others.
+
+        Args:
+            rows_B: 0..N-1, none of `absent_rows`.
+            views: one view number for all, or one per row; 0..V-1.
+
+        Raises:
+            IndexError: no such row or view.
+            StoreError: what it would read is damaged or of an unknown codec, or a row is absent.
+        """
+        if not self.card.has_truth:
+            labels_B = self._comparable_labels(rows_B)
+            return truth_of_targets(*self.targets(rows_B, views), labels_B=labels_B, classes=len(self.classes))
+        truth_B = decode_log8(self._gathered(TRUTH, (), rows_B, views))
+        if (absent_B := np.isin(rows_B, self.absent_rows)).any():
+            self._refuse_absent(int(np.asarray(rows_B)[absent_B][0]))
+        return np.where(self.hard_labels[rows_B] >= 0, truth_B, np.float32(np.nan))
+
+    def _comparable_labels(self, rows_B: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Hard labels among the stored classes; -1 = none."""
+        if self.card.keeps_teachers_classes:
+            return np.full(len(rows_B), -1, np.int32)
+        labels_B: NDArray[np.int32] = self.hard_labels[rows_B]
+        return labels_B
+
     def target(self, row: int, view: int) -> tuple[list[float], list[int], float]:
         """`targets` of one row, as plain numbers: probabilities, class ids, mass of the others."""
         if not 0 <= row < self.rows:
             raise IndexError(f"row {row} is not in 0..{self.rows - 1}")
         block = 0 if len(self._block_starts) == 1 else int(np.searchsorted(self._block_starts, row, side="right")) - 1
-        record = self._plane(block, view)[row - int(self._block_starts[block])].tobytes()
+        record = self._plane(block, view, LABELS)[row - int(self._block_starts[block])].tobytes()
         if not any(record):
             self._refuse_absent(row)
         return self.codec.decode_one(record)
@@ -190,16 +229,17 @@ class Reinforcement:
             raise damaged(path, entry.name, "file", "its rows, views or settings are not those of the card")
         return Part(self.path, entry.name, info)
 
-    def _plane(self, block: int, view: int) -> NDArray[np.uint8]:
-        plane = self._planes.get((block, view))
+    def _plane(self, block: int, view: int, field: str) -> NDArray[np.uint8]:
+        plane = self._planes.get((field, block, view))
         if plane is None:
-            plane = self._planes[block, view] = self._checked_plane(block, view)
+            plane = self._planes[field, block, view] = self._checked_plane(block, view, field)
         return plane
 
-    def _checked_plane(self, block: int, view: int) -> NDArray[np.uint8]:
+    def _checked_plane(self, block: int, view: int, field: str) -> NDArray[np.uint8]:
         for entry in self._parts_of_block[block]:
             if entry.views[0] <= view < entry.views[1]:
-                return self.part(entry).plane(view, self.codec.stride)
+                part = self.part(entry)
+                return part.plane(view, self.codec.stride) if field == LABELS else part.numbers(field, view)
         raise IndexError(f"view {view} is not in 0..{self.views - 1}")
 
     def _column(self, name: str) -> NDArray[Any]:

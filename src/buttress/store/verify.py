@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import StoreError
-from buttress.store.card import PartEntry
+from buttress.store.card import TRUTH, PartEntry
 from buttress.store.card_file import CARD_NAME
 from buttress.store.codec import TopKLog8
 from buttress.store.damage import DamageError
-from buttress.store.part import PART_NAME, damaged
+from buttress.store.part import PART_NAME, Part, damaged
 from buttress.store.probes import PROBES_NAME
 from buttress.store.reader import Reinforcement, open_reinforcement
 from buttress.store.rows import INDEX_NAME, index_bytes, index_is_whole
@@ -84,6 +84,7 @@ def _problems(reinforcement: Reinforcement) -> Iterator[Problem]:
 def _card_problems(reinforcement: Reinforcement) -> Iterator[Problem]:
     try:
         reinforcement.codec  # noqa: B018 - the look is the check
+        reinforcement.card.has_truth  # noqa: B018
     except StoreError as failure:
         yield Problem(reinforcement.path / CARD_NAME, "fields", str(failure))
 
@@ -104,10 +105,22 @@ def _part_problems(reinforcement: Reinforcement, entry: PartEntry) -> Iterator[P
                 row, what = entry.rows[0] + wrong[0], wrong[1]
                 yield _problem(damaged(part.path, part.name, f"plane of view {view}, row {row}", f"the row {what}"))
                 return
+        if reinforcement.card.has_truth:
+            yield from _truth_problems(part, entry, bad_N | (first.column("hard_labels") < 0))
     except DamageError as damage:
         yield _problem(damage)
     except StoreError as failure:
         yield Problem(reinforcement.path / f"{entry.name}.safetensors", "labels", str(failure))
+
+
+def _truth_problems(part: Part, entry: PartEntry, without_N: NDArray[np.bool_]) -> Iterator[Problem]:
+    """The first truth that stands where there is none: in rows without an image or a hard label."""
+    for view in range(*entry.views):
+        wrong_N = (part.numbers(TRUTH, view) != 0) & without_N
+        if wrong_N.any():
+            place = f"truth of view {view}, row {entry.rows[0] + int(np.argmax(wrong_N))}"
+            yield _problem(damaged(part.path, part.name, place, "the row has a truth, but no image or no hard label"))
+            return
 
 
 def _wrong_record(codec: TopKLog8, plane_NS: NDArray[np.uint8], bad_N: NDArray[np.bool_]) -> tuple[int, str] | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from buttress.errors import StoreError
 from buttress.files import json_bytes, write_atomic
-from buttress.store.card import Card, PartEntry
+from buttress.store.card import TRUTH, Card, PartEntry
 from buttress.store.card_file import CARD_NAME
 from buttress.store.part import COLUMNS, MAX_ROWS, PART_NAME, Part, PartInfo, part_name, plane_crc, read_part_info
 from buttress.store.probes import PROBES_NAME, probes_bytes
@@ -58,6 +58,7 @@ def write_part(
     labels_VNS: NDArray[np.uint8],
     columns: PartColumns | None,
     settings_digest: str,
+    truth_VN: NDArray[np.uint8] | None = None,
 ) -> PartEntry:
     """Write a part and then its JSON, each whole or not at all.
 
@@ -68,6 +69,7 @@ def write_part(
         labels_VNS: records `[V, N, stride]`, at most 65,536 rows.
         columns: for the part of view 0, none for others.
         settings_digest: `Card.settings_digest`.
+        truth_VN: codes `[V, N]` of the hard labels' probabilities (`log8`), 0 where there is none; none = not stored.
 
     Returns:
         What the card says of it.
@@ -75,11 +77,16 @@ def write_part(
     views, rows, _ = labels_VNS.shape
     assert 1 <= rows <= MAX_ROWS, f"{rows} rows in a part"
     assert (columns is not None) == (first_view == 0), "columns belong to the part of view 0"
-    arrays = {"labels": np.ascontiguousarray(labels_VNS), **(columns.arrays() if columns else {})}
-    sums: dict[str, tuple[int, ...]] = {
-        name: (plane_crc(name, first_row, 0, array),) for name, array in arrays.items() if name != "labels"
+    of_views = {"labels": np.ascontiguousarray(labels_VNS)}
+    if truth_VN is not None:
+        assert truth_VN.shape == (views, rows) and truth_VN.dtype == np.uint8, (truth_VN.shape, truth_VN.dtype)
+        of_views[TRUTH] = np.ascontiguousarray(truth_VN)
+    of_rows = columns.arrays() if columns else {}
+    arrays: dict[str, NDArray[Any]] = {**of_views, **of_rows}
+    sums = {name: (plane_crc(name, first_row, 0, array),) for name, array in of_rows.items()} | {
+        name: tuple(plane_crc(name, first_row, first_view + v, array[v]) for v in range(views))
+        for name, array in of_views.items()
     }
-    sums["labels"] = tuple(plane_crc("labels", first_row, first_view + v, labels_VNS[v]) for v in range(views))
     name = part_name(row_block, first_view)
     data, header_sha256 = pack_tensors(arrays, {"part": f"{name} {settings_digest}"})
     write_atomic(folder / f"{name}.safetensors", data)

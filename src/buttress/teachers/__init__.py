@@ -1,5 +1,6 @@
 """Teacher URIs -> class probabilities."""
 
+from buttress.teachers.ensemble import Ensemble, EnsembleSpec
 from buttress.teachers.teacher import Teacher, TeacherSpec, open_teacher
 
-__all__ = ["Teacher", "TeacherSpec", "open_teacher"]
+__all__ = ["Ensemble", "EnsembleSpec", "Teacher", "TeacherSpec", "open_teacher"]

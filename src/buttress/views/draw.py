@@ -12,11 +12,15 @@ from functools import lru_cache
 from math import sqrt
 from typing import Any, NamedTuple, TypeVar
 
+from buttress.errors import PolicyError
 from buttress.views.exp2 import exp2, log2
 from buttress.views.keys import WordSource
 from buttress.views.policy import (
+    RESERVED_NUMBERS,
+    CutMix,
     Filter,
     HorizontalFlip,
+    MixUp,
     Op,
     Policy,
     RandAugment,
@@ -29,6 +33,7 @@ from buttress.views.policy import (
 Box = tuple[float, float, float, float]  # left, top, width, height
 
 UNIT = 2.0**-53
+PARTNER_SLOT = 256 * RESERVED_NUMBERS["Partner"]
 
 # The ops of RandAugment in torchvision's order: a drawn index means the entry of this list.
 RAND_AUGMENT_OPS = (
@@ -62,6 +67,33 @@ SIGNED_RANGES = {
 }
 
 
+class Mix(NamedTuple):
+    """What a view is mixed with and how: MixUp first, then CutMix, both with one partner. An immutable record.
+
+    Fields:
+        partner: row of the other image, which shows its own view of the same number.
+        mixup: weight of the own image where the two lie over each other, 0.5..1; 1 = no MixUp.
+        cutmix: the box that shows the partner alone, as fractions of the view; None = no CutMix.
+    """
+
+    partner: int
+    mixup: float = 1.0
+    cutmix: Box | None = None
+
+    @property
+    def own_share(self) -> float:
+        """Share of the view, 0..1, that is the own image's, at whatever resolution."""
+        return self.mixup if self.cutmix is None else self.mixup * (1.0 - self.cutmix[2] * self.cutmix[3])
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON values; floats survive exactly."""
+        return {
+            "partner": self.partner,
+            "mixup": self.mixup,
+            "cutmix": None if self.cutmix is None else list(self.cutmix),
+        }
+
+
 class ViewParameters(NamedTuple):
     """Everything that happens to one view; an immutable record (a tuple: it is made for every view of every epoch).
 
@@ -72,6 +104,7 @@ class ViewParameters(NamedTuple):
             bits kept (Posterize), threshold (Solarize).
         erase: boxes blacked out, as fractions of the view.
         antialias: filter of the evaluation resize; None = the training rule (linear, area when shrunk twofold).
+        mix: what is done last, with another image; None = nothing.
     """
 
     box: Box
@@ -79,19 +112,23 @@ class ViewParameters(NamedTuple):
     augment: tuple[tuple[str, float], ...] = ()
     erase: tuple[Box, ...] = ()
     antialias: Filter | None = None
+    mix: Mix | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values; floats survive exactly."""
-        return {
+        values: dict[str, Any] = {
             "box": list(self.box),
             "flip": self.flip,
             "augment": [list(pair) for pair in self.augment],
             "erase": [list(box) for box in self.erase],
             "antialias": self.antialias,
         }
+        return values if self.mix is None else {**values, "mix": self.mix.to_json()}
 
 
-def draw(policy: Policy, seed: int, id_hash: int, view: int, image_size: tuple[int, int]) -> ViewParameters:
+def draw(
+    policy: Policy, seed: int, id_hash: int, view: int, image_size: tuple[int, int], rows: int | None = None
+) -> ViewParameters:
     """The parameters of one view; for many of them keep a `Drawer`.
 
     Args:
@@ -100,18 +137,28 @@ def draw(policy: Policy, seed: int, id_hash: int, view: int, image_size: tuple[i
         id_hash: uint64 of the sample's id (`sources.identity.id_hash`).
         view: number of the view, from 0.
         image_size: (width, height) of the image in pixels.
+        rows: M, images that partners are drawn from; needed where the policy mixes.
 
-    Raises: PolicyError for a seed out of range.
+    Raises: PolicyError for a seed out of range, or a policy that mixes without rows.
     """
-    return Drawer(policy, seed).parameters(id_hash, view, image_size)
+    return Drawer(policy, seed, rows).parameters(id_hash, view, image_size)
 
 
 class Drawer:
-    """Draws the parameters of views under one policy and seed; picklable."""
+    """Draws the parameters of views under one policy and seed; picklable.
 
-    def __init__(self, policy: Policy, seed: int) -> None:
+    Args:
+        policy: what may happen.
+        seed: 0..2**63 - 1.
+        rows: M, at least 1: partners are rows 0..M - 1. Needed where the policy mixes, of no effect elsewhere.
+
+    Raises: PolicyError for a seed out of range, or a policy that mixes without rows.
+    """
+
+    def __init__(self, policy: Policy, seed: int, rows: int | None = None) -> None:
         self.policy = policy
         self.seed = seed
+        self.rows = rows
         self._source = WordSource(seed)
         (crop_slot, crop), *rest = zip(policy.slots(), policy.ops, strict=True)
         self._crop_slot = crop_slot
@@ -121,6 +168,26 @@ class Drawer:
         self._flips = _of_kind(rest, HorizontalFlip)
         self._augments = _of_kind(rest, RandAugment)
         self._erasings = _of_kind(rest, RandomErasing)
+        self._mixups = _of_kind(rest, MixUp)
+        self._cutmixes = _of_kind(rest, CutMix)
+        if policy.mixes and not rows:
+            raise PolicyError("policy: MixUp and CutMix need to know how many images there are to mix with (rows)")
+
+    def mix(self, id_hash: int, view: int) -> Mix | None:
+        """What view `view` of the sample with `id_hash` is mixed with, and how; None = with nothing."""
+
+        def words(slot: int, count: int) -> list[int]:
+            return self._source.words(view, id_hash, slot, count)
+
+        weight, box = 1.0, None
+        for slot, mixup in self._mixups:
+            weight = _mixup_weight(mixup, words, slot)
+        for slot, cutmix in self._cutmixes:
+            box = _cutmix_box(cutmix, words, slot)
+        if weight == 1.0 and box is None:
+            return None
+        assert self.rows is not None
+        return Mix(words(PARTNER_SLOT, 1)[0] % self.rows, weight, box)
 
     def parameters(self, id_hash: int, view: int, image_size: tuple[int, int]) -> ViewParameters:
         """The parameters of view `view` of the sample with `id_hash`, whose image is `image_size` (width, height)."""
@@ -137,10 +204,11 @@ class Drawer:
             tuple(pair for slot, op in self._augments for pair in _rand_augment(op, words, slot)),
             tuple(box for slot, op in self._erasings for box in _erased_boxes(op, words, slot)),
             self._antialias,
+            self.mix(id_hash, view) if self._mixups or self._cutmixes else None,
         )
 
-    def __reduce__(self) -> tuple[type[Drawer], tuple[Policy, int]]:
-        return Drawer, (self.policy, self.seed)
+    def __reduce__(self) -> tuple[type[Drawer], tuple[Policy, int, int | None]]:
+        return Drawer, (self.policy, self.seed, self.rows)
 
 
 Words = Callable[[int, int], list[int]]
@@ -243,3 +311,23 @@ def _erased_boxes(op: RandomErasing, words: Words, slot: int) -> tuple[Box, ...]
     ratio = log_uniform(ratio_word, low, high)
     width, height = min(sqrt(area / ratio), 1.0), min(sqrt(area * ratio), 1.0)
     return ((unit(left_word) * (1.0 - width), unit(top_word) * (1.0 - height), width, height),)
+
+
+def _mixup_weight(op: MixUp, words: Words, slot: int) -> float:
+    """Words: whether, weight. The own image's weight, 0.5..1; 1 = not applied."""
+    whether, weight_word = words(slot, 2)
+    return 1.0 - unit(weight_word) / 2.0 if unit(whether) < op.p else 1.0
+
+
+def _cutmix_box(op: CutMix, words: Words, slot: int) -> Box | None:
+    """Words: whether, share, x, y of the centre. The square is cut off at the view's borders."""
+    whether, share_word, x_word, y_word = words(slot, 4)
+    if unit(whether) >= op.p:
+        return None
+    half = sqrt(1.0 - unit(share_word)) / 2.0
+    (left, right), (top, bottom) = _clipped(unit(x_word), half), _clipped(unit(y_word), half)
+    return left, top, right - left, bottom - top
+
+
+def _clipped(centre: float, half: float) -> tuple[float, float]:
+    return max(centre - half, 0.0), min(centre + half, 1.0)

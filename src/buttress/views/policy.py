@@ -11,7 +11,7 @@ from buttress.nearest import did_you_mean
 
 POLICY_VERSION = 1  # of the mapping from words to parameters (docs/views.md)
 MAX_OPS = 16
-RESERVED_NUMBERS = {"MixUp": 7, "CutMix": 8, "Partner": 9}
+RESERVED_NUMBERS = {"Partner": 9}  # the draw of the image that MixUp and CutMix take from: no op of its own
 
 Filter = Literal["bilinear", "bicubic", "area"]
 
@@ -127,15 +127,47 @@ class ResizeCenterCrop:
             _refuse(self, "interpolation", f"{self.interpolation!r}, not one of {', '.join(get_args(Filter))}")
 
 
-Op = RandomResizedCrop | RandomCrop | HorizontalFlip | RandAugment | RandomErasing | ResizeCenterCrop
+@dataclass(frozen=True, kw_only=True)
+class MixUp:
+    """With probability `p`, in 0..1, the view laid over the same view of another image (Zhang et al. 2018).
+
+    The own image's weight is even in 0.5..1: Beta(1, 1), reflected so that the own image dominates.
+    """
+
+    number: ClassVar[int] = 7
+    stage: ClassVar[int] = 4
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_number(self, "p", 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutMix:
+    """With probability `p`, in 0..1, a box of the view out of the same view of another image (Yun et al. 2019).
+
+    The box's share of the view is even in 0..1 before the borders cut it. With MixUp too, the image is the same one.
+    """
+
+    number: ClassVar[int] = 8
+    stage: ClassVar[int] = 5
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_number(self, "p", 0.0, 1.0)
+
+
+Op = RandomResizedCrop | RandomCrop | HorizontalFlip | RandAugment | RandomErasing | ResizeCenterCrop | MixUp | CutMix
 OPS: dict[str, type[Op]] = {kind.__name__: kind for kind in get_args(Op)}
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Ops in the order they act: one crop, then flips, RandAugment, erasing (all but the crop may be left out).
+    """Ops in the order they act: one crop, then flips, RandAugment, erasing, at most one MixUp and one CutMix.
 
-    Raises: PolicyError when the crop is missing or doubled, or the order is another.
+    All but the crop may be left out.
+
+    Raises: PolicyError when the crop is missing, the crop or a mixing op is doubled, or the order is another.
     """
 
     ops: tuple[Op, ...]
@@ -148,12 +180,23 @@ class Policy:
         if len(self.ops) > MAX_OPS:
             raise PolicyError(f"policy: {len(self.ops)} ops; at most {MAX_OPS}")
         stages = [op.stage for op in self.ops]
-        if stages.count(0) != 1 or stages != sorted(stages):
+        mixing = [type(op) for op in self.ops if isinstance(op, MixUp | CutMix)]
+        if stages.count(0) != 1 or stages != sorted(stages) or len(mixing) > len(set(mixing)):
             order = " -> ".join(type(op).__name__ for op in self.ops) or "nothing"
             raise PolicyError(
                 f"policy: {order}; want exactly one crop first (RandomResizedCrop, RandomCrop or ResizeCenterCrop), "
-                "then HorizontalFlip, RandAugment, RandomErasing in this order"
+                "then HorizontalFlip, RandAugment, RandomErasing, one MixUp, one CutMix in this order"
             )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether views may be mixed with other images."""
+        return any(isinstance(op, MixUp | CutMix) for op in self.ops)
+
+    @property
+    def unmixed(self) -> Policy:
+        """The same without MixUp and CutMix; all other draws stay."""
+        return Policy(tuple(op for op in self.ops if not isinstance(op, MixUp | CutMix)))
 
     def slots(self) -> tuple[int, ...]:
         """The slot of each op: 256 x its fixed number + its occurrence, so inserting an op moves no other's draws."""

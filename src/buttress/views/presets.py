@@ -10,8 +10,10 @@ from buttress.errors import PolicyError
 from buttress.files import read_json
 from buttress.nearest import did_you_mean
 from buttress.views.policy import (
+    CutMix,
     Filter,
     HorizontalFlip,
+    MixUp,
     Policy,
     RandAugment,
     RandomCrop,
@@ -20,18 +22,26 @@ from buttress.views.policy import (
     ResizeCenterCrop,
 )
 
+_MIXING = (MixUp(), CutMix())
+_SMALL = (RandomCrop(padding=4 / 32), HorizontalFlip())
+
 PRESETS = {
     # Random resized crop + flip: the mildest look of the dataset reinforcement paper ("RRC").
     "crop": Policy((RandomResizedCrop(), HorizontalFlip())),
     # The paper's recommended look ("+RA/RE"; Faghri et al. 2023, arXiv 2303.08983).
     "randaug": Policy((RandomResizedCrop(), HorizontalFlip(), RandAugment(), RandomErasing())),
     # For sets of about 32 pixels, where a random resized crop leaves too little (the CIFAR recipe's 4-pixel padding).
-    "small": Policy((RandomCrop(padding=4 / 32), HorizontalFlip(), RandAugment(), RandomErasing())),
+    "small": Policy((*_SMALL, RandAugment(), RandomErasing())),
+    # The paper's "+M*" and "+M*+R*": MixUp and CutMix, each in half of the views, alone and with all of the above.
+    "mix": Policy((RandomResizedCrop(), HorizontalFlip(), *_MIXING)),
+    "mix+randaug": Policy((RandomResizedCrop(), HorizontalFlip(), RandAugment(), RandomErasing(), *_MIXING)),
+    "small-mix": Policy((*_SMALL, *_MIXING)),
+    "small-mix+randaug": Policy((*_SMALL, RandAugment(), RandomErasing(), *_MIXING)),
 }
 
 
 def preset(name: str) -> Policy:
-    """The policy of that name: "crop", "randaug" (the recommended one) or "small" (32-pixel sets).
+    """The policy of that name; "randaug" is the recommended one, those for sets of about 32 pixels begin with "small".
 
     Raises: PolicyError for another name.
     """

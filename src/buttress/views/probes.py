@@ -1,4 +1,4 @@
-"""Sixteen small views of a made image: they tell whether this machine's renderer draws what the labelling one drew."""
+"""Sixteen small views of made images: they tell whether this machine's renderer draws what the labelling one drew."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from buttress.errors import StoreError
 from buttress.views.policy import Policy
-from buttress.views.render import Renderer
+from buttress.views.render import Picture, Renderer
 
 PROBES = 16
 PROBE_SIZE = 64
@@ -30,9 +30,14 @@ def probe_image() -> NDArray[np.uint8]:
     return image.astype(np.uint8)
 
 
+def probe_picture(row: int) -> Picture:
+    """Image and id hash of row 0..15: the made image, moved round its borders; row 0 is the image itself."""
+    return np.roll(probe_image(), (9 * row, 12 * row), axis=(0, 1)), PROBE_ID_HASH + row
+
+
 def probe_views(policy: Policy, seed: int) -> NDArray[np.uint8]:
-    """Views 0..15 of the made image under a policy and seed: uint8 [16, 64, 64, 3]."""
-    return Renderer(policy, seed).views(probe_image(), PROBE_ID_HASH, range(PROBES), PROBE_SIZE)
+    """Views 0..15 of row 0, under a policy and seed, mixed where the policy mixes: uint8 [16, 64, 64, 3]."""
+    return Renderer(policy, seed, PROBES).views(*probe_picture(0), range(PROBES), PROBE_SIZE, probe_picture)
 
 
 def compare_probes(stored: NDArray[np.uint8], fresh: NDArray[np.uint8]) -> float:

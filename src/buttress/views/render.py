@@ -1,22 +1,23 @@
 """Pixels of a view: one renderer for the teacher and for the student, at any size.
 
 Version 1 in short (docs/views.md in full): crop, then flip and all geometric ops of RandAugment as one warp, then its
-colour ops, then erasing. Every choice is a function of sizes and parameters alone, so the same sample, view and size
-give the same bytes in any process of one kind of machine.
+colour ops, then erasing, then mixing with the same view of another image. Every choice is a function of sizes and
+parameters alone, so the same sample, view and size give the same bytes in any process of one kind of machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.sources.decode import decode, image_size
+from buttress.sources.decode import UndecodableImage, decode, image_size
 from buttress.views.colour import apply_colour
-from buttress.views.draw import Box, Drawer, ViewParameters
+from buttress.views.draw import Box, Drawer, Mix, ViewParameters
 from buttress.views.geometry import is_warped, pixel_matrix, view_to_crop
+from buttress.views.mix import mix_into
 from buttress.views.policy import Policy
 from buttress.views.resample import cut, resize_antialiased, resize_into, size_of
 
@@ -24,13 +25,35 @@ RENDERER = "opencv-linear"
 RENDERER_VERSION = 1
 
 Pixels = NDArray[np.uint8]  # [H, W, 3], RGB
+Picture = tuple[bytes | Pixels, int]  # an image, encoded or not, and its id hash
+Pictures = Callable[[int], Picture]  # row -> picture
 
 # Images are spread over processes; OpenCV's own threads would only compete with them.
 cv2.setNumThreads(0)
 
 
+class UndecodablePartner(UndecodableImage):
+    """The image that a view is mixed with cannot be read or decoded.
+
+    Args:
+        row: of that image.
+        reason: why.
+    """
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(row, reason)
+        self.row = row
+
+    def __str__(self) -> str:
+        return f"the image of row {self.row}, which the view is mixed with: {self.args[1]}"
+
+
 def render(
-    image_HWC: Pixels, parameters: ViewParameters, size: int | tuple[int, int], out: Pixels | None = None
+    image_HWC: Pixels,
+    parameters: ViewParameters,
+    size: int | tuple[int, int],
+    out: Pixels | None = None,
+    partner_HWC: Pixels | None = None,
 ) -> Pixels:
     """Draw one view.
 
@@ -39,6 +62,7 @@ def render(
         parameters: what `Drawer.parameters` drew for this image.
         size: side of a square view, or (height, width); at least 1.
         out: uint8 [height, width, 3], C-contiguous, to draw into (a row of a batch); a new array when None.
+        partner_HWC: uint8 [height, width, 3], the finished view that a mixed one is mixed with; else None.
 
     Returns: the view, uint8 [height, width, 3]; `out` where given.
     """
@@ -49,6 +73,7 @@ def render(
     assert image_HWC.shape[2:] == (3,), image_HWC.shape
     assert out.shape == (height, width, 3), out.shape
     assert out.flags.c_contiguous
+    assert (partner_HWC is None) == (parameters.mix is None), parameters.mix
     if is_warped(parameters):
         _warp_into(image_HWC, parameters, out)
     else:
@@ -60,6 +85,8 @@ def render(
         np.copyto(out, coloured)
     for box in parameters.erase:
         _erase(out, box)
+    if parameters.mix is not None and partner_HWC is not None:
+        mix_into(out, partner_HWC, parameters.mix)
     return out
 
 
@@ -97,12 +124,22 @@ class Renderer:
     Args:
         policy: what may happen.
         seed: 0..2**63 - 1.
+        rows: M, images that partners are drawn from: a reinforcement's `card.source.rows`. Needed where the policy
+            mixes, of no effect elsewhere.
+
+    Where the policy mixes, drawing needs `pictures`: a function that gives the image and the id hash of a row. It is
+    called for mixed views only, and what it raises as `UndecodableImage` comes out as `UndecodablePartner`.
     """
 
-    def __init__(self, policy: Policy, seed: int) -> None:
+    def __init__(self, policy: Policy, seed: int, rows: int | None = None) -> None:
         self.policy = policy
         self.seed = seed
-        self._drawer = Drawer(policy, seed)
+        self.rows = rows
+        self._drawer = Drawer(policy, seed, rows)
+
+    def mix(self, id_hash: int, view: int) -> Mix | None:
+        """What a view is mixed with, and how; None = with nothing. Known without any image."""
+        return self._drawer.mix(id_hash, view)
 
     def parameters(self, data: bytes | Pixels, id_hash: int, view: int) -> ViewParameters:
         """What happens to one view, without decoding the image.
@@ -111,15 +148,22 @@ class Renderer:
         """
         return self._drawer.parameters(id_hash, view, image_size(data))
 
-    def view_into(self, data: bytes | Pixels, id_hash: int, view: int, out_HWC: Pixels) -> None:
+    def view_into(
+        self, data: bytes | Pixels, id_hash: int, view: int, out_HWC: Pixels, pictures: Pictures | None = None
+    ) -> None:
         """Draw one view into a row of a batch, at that row's size.
 
         Raises: UndecodableImage; `out_HWC` is then left as it was.
         """
-        self._draw_into(decode(data), id_hash, view, out_HWC)
+        self._draw_into(decode(data), id_hash, view, out_HWC, pictures)
 
     def views(
-        self, data: bytes | Pixels, id_hash: int, views: Sequence[int], size: int | tuple[int, int]
+        self,
+        data: bytes | Pixels,
+        id_hash: int,
+        views: Sequence[int],
+        size: int | tuple[int, int],
+        pictures: Pictures | None = None,
     ) -> NDArray[np.uint8]:
         """Several views of one image from one decode: uint8 [len(views), height, width, 3], as `view_into` draws them.
 
@@ -129,12 +173,28 @@ class Renderer:
         height, width = (size, size) if isinstance(size, int) else size
         views_VHWC = np.empty((len(views), height, width, 3), dtype=np.uint8)
         for view, out_HWC in zip(views, views_VHWC, strict=True):
-            self._draw_into(image_HWC, id_hash, view, out_HWC)
+            self._draw_into(image_HWC, id_hash, view, out_HWC, pictures)
         return views_VHWC
 
-    def _draw_into(self, image_HWC: Pixels, id_hash: int, view: int, out_HWC: Pixels) -> None:
+    def _draw_into(
+        self, image_HWC: Pixels, id_hash: int, view: int, out_HWC: Pixels, pictures: Pictures | None
+    ) -> None:
         parameters = self._drawer.parameters(id_hash, view, size_of(image_HWC))
-        render(image_HWC, parameters, out_HWC.shape[:2], out_HWC)
+        partner_HWC = None
+        if parameters.mix is not None:
+            assert pictures is not None, "a policy that mixes needs the pictures of other rows"
+            partner_HWC = self._partner(parameters.mix.partner, view, out_HWC, pictures)
+        render(image_HWC, parameters, out_HWC.shape[:2], out_HWC, partner_HWC)
 
-    def __reduce__(self) -> tuple[type[Renderer], tuple[Policy, int]]:
-        return Renderer, (self.policy, self.seed)
+    def _partner(self, row: int, view: int, out_HWC: Pixels, pictures: Pictures) -> Pixels:
+        """The partner's own view of the same number and size, not mixed."""
+        try:
+            data, id_hash = pictures(row)
+            image_HWC = decode(data)
+        except UndecodableImage as failure:
+            raise UndecodablePartner(row, str(failure)) from failure
+        parameters = self._drawer.parameters(id_hash, view, size_of(image_HWC))._replace(mix=None)
+        return render(image_HWC, parameters, out_HWC.shape[:2])
+
+    def __reduce__(self) -> tuple[type[Renderer], tuple[Policy, int, int | None]]:
+        return Renderer, (self.policy, self.seed, self.rows)
