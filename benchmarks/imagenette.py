@@ -141,8 +141,9 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     from buttress.metrics.score import score
     from buttress.sources import open_source
     from buttress.store.reader import open_reinforcement
+    from buttress.training.data import TrainingData
     from buttress.training.settings import TrainingSettings
-    from buttress.training.train import TrainingData, train_on_source
+    from buttress.training.train import train_on_source
     from buttress.views.presets import preset
 
     torch.set_num_threads(1)

@@ -29,12 +29,16 @@ from buttress.signature import REQUIRED, Argument, arguments_of, keyword_argumen
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-VERBS = ("reinforce", "verify", "train", "evaluate", "demo")
+VERBS = ("reinforce", "verify", "train", "refine", "evaluate", "demo")
 PACKAGE = "buttress.commands"
 MISUSE = 2
 INTERRUPTED = 130
 _AGAIN = "run the same command again"
-_GO_ON = {"reinforce": f"{_AGAIN} to go on", "train": f"{_AGAIN} with --resume to go on"}  # the others start anew
+_GO_ON = {
+    "reinforce": f"{_AGAIN} to go on",
+    "refine": f"{_AGAIN} to go on",
+    "train": f"{_AGAIN} with --resume to go on",
+}  # the others start anew
 
 
 def main(argv: Sequence[str] | None = None, *, package: str = PACKAGE, verbs: Sequence[str] = VERBS) -> int:

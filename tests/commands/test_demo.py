@@ -20,8 +20,8 @@ from buttress.store.reader import open_reinforcement
 from buttress.store.writer import PartColumns, write_card, write_part
 from buttress.training.comparison import Arm, compare, gain_of, row_of
 from buttress.training.comparison_sets import digit_sets
+from buttress.training.data import TrainingData
 from buttress.training.settings import TrainingSettings
-from buttress.training.train import TrainingData
 
 TEACHERS = '''
 """A logistic regression on the demo's own teacher images, and one that always says the next digit."""

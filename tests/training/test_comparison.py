@@ -9,8 +9,8 @@ from buttress.errors import SettingsError
 from buttress.sources import Subset
 from buttress.training.comparison import Arm, compare, gain_of, spread
 from buttress.training.comparison_sets import digit_sets
+from buttress.training.data import TrainingData
 from buttress.training.settings import TrainingSettings
-from buttress.training.train import TrainingData
 from buttress.views.presets import preset
 
 

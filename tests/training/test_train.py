@@ -14,8 +14,9 @@ from buttress.runs.run import open_run
 from buttress.sources import Subset, open_source
 from buttress.store.reader import open_reinforcement
 from buttress.teachers.teacher import TeacherSpec
+from buttress.training.data import TrainingData
 from buttress.training.settings import OptimizerSettings, TrainingSettings
-from buttress.training.train import TrainingData, train_on_source
+from buttress.training.train import train_on_source
 from buttress.views.presets import preset
 
 MODEL = "timm:test_vit"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from buttress.loading.targets import Batch, SparseTargets
 from buttress.models.preprocessing import Preprocessing
-from buttress.training.losses import loss_of
+from buttress.training.losses import kl_divergence
 
 CLASSES = 5
 
@@ -60,7 +60,7 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> flo
     """A textbook step on a soft batch; its loss."""
     given = batch(seed, soft=True)
     assert isinstance(given.targets, SparseTargets)
-    loss = loss_of(model((given.images.float() / 255 - 0.5) / 0.25), given.targets.dense())
+    loss = kl_divergence(model((given.images.float() / 255 - 0.5) / 0.25), given.targets).mean()
     optimizer.zero_grad()
     torch.autograd.backward(loss)
     optimizer.step()

@@ -227,7 +227,8 @@ def _train_teacher(sets: ComparisonSets, settings: DemoSettings, policy: Policy,
     from dataclasses import replace
 
     from buttress.metrics.score import score
-    from buttress.training.train import TrainingData, train_on_source
+    from buttress.training.data import TrainingData
+    from buttress.training.train import train_on_source
 
     assert sets.teacher is not None
     training = replace(_training(settings), epochs=TEACHER_EPOCHS, checkpoint_every=TEACHER_EPOCHS)
@@ -253,7 +254,7 @@ def _reinforce(source: Source, teacher: str, settings: DemoSettings, policy: Pol
 
 def _arms(sets: ComparisonSets, policy: Policy, store: Reinforcement) -> list[Any]:
     from buttress.training.comparison import Arm
-    from buttress.training.train import TrainingData
+    from buttress.training.data import TrainingData
 
     raw = f"the labels, {sets.planted} of {len(sets.train)} wrong" if sets.planted else "the labels"
     arms = [

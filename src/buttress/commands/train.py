@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from buttress.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
+from buttress.training.settings import LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    from buttress.teachers import EnsembleSpec
 
 
 def train(
@@ -16,7 +19,11 @@ def train(
     out: Path,
     reinforcement: Path | None = None,
     val: str | None = None,
-    targets: Literal["hard", "reinforced"] | None = None,
+    targets: Literal["hard", "online", "reinforced"] | None = None,
+    head: Literal["own", "auxiliary"] = "own",
+    teacher: str | list[str] | None = None,
+    teacher_size: int | None = None,
+    class_map: Path | None = None,
     policy: str | None = None,
     missing: Literal["error", "hard"] = "error",
     size: int | None = None,
@@ -29,7 +36,8 @@ def train(
     workers: int = 2,
     evaluate_every: int = 1,
     max_bad: float = 0.001,
-    optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008  (frozen)
+    loss: LossSettings = LossSettings(),  # noqa: B008  (frozen)
+    optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
     schedule: ScheduleSettings = ScheduleSettings(),  # noqa: B008
     resume: bool = False,
 ) -> None:
@@ -41,8 +49,15 @@ def train(
         out: the run folder to make.
         reinforcement: what a teacher said about these images (buttress reinforce).
         val: labelled images to score on after each epoch.
-        targets: hard or reinforced; the default is reinforced where there is a reinforcement.
-        policy: augmentation for hard labels: crop, randaug (the default), small, or a JSON file.
+        targets: hard, reinforced, or online (a live teacher looks at every view); the default is reinforced where there
+            is a reinforcement, online where there is a teacher, else hard.
+        head: own learns the classes of the targets; auxiliary learns the images' own classes from their labels, and the
+            teacher's (buttress reinforce --classes teacher) by a second head that is dropped at the end.
+        teacher: the live teacher, as for buttress reinforce; given several times, their mean.
+        teacher_size: side of the live teachers' views in pixels; the default is each teacher's own.
+        class_map: YAML file, class of the images -> class of the live teacher, where names do not say it.
+        policy: augmentation where no reinforcement brings its own: crop, randaug (the default), mix, mix+randaug,
+            small, small-mix, small-mix+randaug, or a JSON file.
         missing: what to do with images that the reinforcement does not know: stop, or train them on their hard label.
         size: side of the training views in pixels; the default is the model's own.
         epochs: passes over the data.
@@ -54,6 +69,7 @@ def train(
         workers: processes that prepare batches; 0 = none.
         evaluate_every: epochs between scorings on --val.
         max_bad: largest share, 0..1, of images that may fail to decode.
+        loss: what a step minimises.
         optimizer: how gradients become steps.
         schedule: how the learning rate changes.
         resume: go on with the run in --out from its last whole checkpoint.
@@ -65,30 +81,32 @@ def train(
         lr=lr,
         seed=seed,
         label_smoothing=label_smoothing,
+        loss=loss,
         precision=precision,
         workers=workers,
         evaluate_every=evaluate_every,
         optimizer=optimizer,
         schedule=schedule,
     )
-    reinforced = _reinforced(targets, reinforcement, missing)
+    teachers = [teacher] if isinstance(teacher, str) else teacher or []
+    targets = _targets(targets, reinforcement, teachers, missing)
     from buttress.sources import open_source
+    from buttress.store.reader import open_reinforcement
     from buttress.terminal import note
-    from buttress.training.train import TrainingData, train_on_source
+    from buttress.training.data import TrainingData
+    from buttress.training.train import train_on_source
     from buttress.views.presets import read_policy
 
-    store = None
-    if reinforced:
-        from buttress.store.reader import open_reinforcement
-
-        assert reinforcement is not None
-        store = open_reinforcement(reinforcement)
+    source = open_source(data)
+    reinforced = targets == "reinforced"
     policy = policy or (None if reinforced else "randaug")
     run = train_on_source(
         TrainingData(
-            source=open_source(data),
+            source=source,
             policy=None if policy is None else read_policy(policy),
-            reinforcement=store,
+            reinforcement=open_reinforcement(reinforcement) if reinforced and reinforcement is not None else None,
+            teacher=_live(teachers, teacher_size, class_map, source.classes) if targets == "online" else None,
+            head=head,
             missing=missing,
             val=None if val is None else open_source(val),
             max_bad=max_bad,
@@ -116,14 +134,35 @@ def _as_recipe(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reinforced(targets: str | None, reinforcement: Path | None, missing: str) -> bool:
+def _targets(
+    asked: Literal["hard", "online", "reinforced"] | None, reinforcement: Path | None, teachers: list[str], missing: str
+) -> Literal["hard", "online", "reinforced"]:
+    """Where the targets come from."""
     from buttress.errors import SettingsError
     from buttress.terminal import note
 
-    if targets == "reinforced" and reinforcement is None:
+    if reinforcement is not None and teachers and asked is None:
+        raise SettingsError("--reinforcement and --teacher: say which of the two by --targets reinforced or online")
+    if asked == "reinforced" and reinforcement is None:
         raise SettingsError("--targets reinforced needs --reinforcement DIR (made by buttress reinforce)")
-    if targets == "hard" and reinforcement is not None:
-        note(f"--targets hard: {reinforcement} is not used")
-    if missing == "hard" and reinforcement is None:
+    if asked == "online" and not teachers:
+        raise SettingsError("--targets online needs --teacher URI, the model to learn from")
+    chosen = asked or ("reinforced" if reinforcement is not None else "online" if teachers else "hard")
+    if reinforcement is not None and chosen != "reinforced":
+        note(f"--targets {chosen}: {reinforcement} is not used")
+    if teachers and chosen != "online":
+        note(f"--targets {chosen}: {', '.join(teachers)} is not asked")
+    if missing == "hard" and chosen != "reinforced":
         raise SettingsError("--missing hard: says what to do without stored labels, so it needs --reinforcement DIR")
-    return reinforcement is not None and targets != "hard"
+    return chosen
+
+
+def _live(
+    teachers: list[str], size: int | None, class_map: Path | None, classes: tuple[str, ...] | None
+) -> EnsembleSpec:
+    """The live teacher; of a source without classes it keeps its own."""
+    from buttress.teachers import EnsembleSpec, TeacherSpec
+
+    source_classes = None if classes is None else tuple(classes)
+    members = [TeacherSpec(uri=uri, size=size, source_classes=source_classes, class_map=class_map) for uri in teachers]
+    return EnsembleSpec(members=tuple(members))

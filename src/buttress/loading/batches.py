@@ -5,7 +5,7 @@ Shapes: N samples, B batch, H W pixels, K stored classes per view, C classes, V 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +37,8 @@ class ArrayBatch:
         labels_B: hard labels, -1 = none.
         values_BK, ids_BK, rest_B: the sparse soft target; none where the batch trains on hard labels.
         undecodable: ids that were left out.
+        truth_B: float32, what the teacher thinks of the samples' own classes; NaN = not known.
+        teacher_views: for a live teacher, the same views at each size that it wants, uint8.
     """
 
     views_BHWC: NDArray[np.uint8]
@@ -46,6 +48,8 @@ class ArrayBatch:
     ids_BK: NDArray[np.int32] | None = None
     rest_B: NDArray[np.float32] | None = None
     undecodable: tuple[str, ...] = ()
+    truth_B: NDArray[np.float32] | None = None
+    teacher_views: Mapping[int, NDArray[np.uint8]] | None = None
 
 
 class Batches(Protocol):
@@ -140,6 +144,7 @@ class ReinforcedBatches:
         p: probability of a reinforced view, 0..1.
         missing: "error" or "hard", for samples the reinforcement does not know.
         seed: seed of the order of views and of the choice; the views themselves have the reinforcement's.
+        truth: whether batches say what the teacher thinks of each sample's own class.
     """
 
     def __init__(
@@ -151,10 +156,11 @@ class ReinforcedBatches:
         p: float = 0.99,
         missing: str = "error",
         seed: int = 0,
+        truth: bool = False,
     ) -> None:
         if not 0 <= p <= 1:
             raise SettingsError(f"p = {p}: a probability lies in 0..1")
-        self.source, self.p, self.seed = source, p, seed
+        self.source, self.p, self.seed, self.truth = source, p, seed, truth
         self.reinforcement = reinforcement
         difference = check_renderer(reinforcement)
         if difference is not None:
@@ -177,7 +183,16 @@ class ReinforcedBatches:
         views_BHWC, kept, bad = self._images.render(index_B, views_B)
         index_B, soft_B = index_B[kept], soft_B[kept]
         labels_B = self.coverage.labels[index_B]
-        return ArrayBatch(views_BHWC, index_B, labels_B, *self._targets(index_B, soft_B, labels_B, view), bad)
+        targets = self._targets(index_B, soft_B, labels_B, view)
+        truth_B = self._truth(index_B, soft_B, view) if self.truth else None
+        return ArrayBatch(views_BHWC, index_B, labels_B, *targets, bad, truth_B=truth_B)
+
+    def _truth(self, index_B: NDArray[np.int64], soft_B: NDArray[np.bool_], view: int) -> NDArray[np.float32]:
+        """What the teacher thinks of the samples' own classes; NaN where no stored view is shown."""
+        truth_B = np.full(len(index_B), np.nan, np.float32)
+        if soft_B.any():
+            truth_B[soft_B] = self.reinforcement.truth(self.coverage.rows[index_B[soft_B]], view)
+        return truth_B
 
     def _takes_stored_view(self, index_B: NDArray[np.int64], epoch: int) -> NDArray[np.bool_]:
         rows_B, labels_B = self.coverage.rows[index_B], self.coverage.labels[index_B]

@@ -132,8 +132,9 @@ class BatchLoader:
 def _to_torch(arrays: ArrayBatch, batches: Batches) -> Batch:
     images_BCHW = torch.from_numpy(arrays.views_BHWC).permute(0, 3, 1, 2)
     ids = tuple(batches.source.ids[i] for i in arrays.index_B.tolist())
+    labels_B = torch.from_numpy(arrays.labels_B).long()
     if arrays.values_BK is None or arrays.ids_BK is None or arrays.rest_B is None:
-        return Batch(images_BCHW, torch.from_numpy(arrays.labels_B).long(), ids)
+        return Batch(images_BCHW, labels_B, ids, teacher_views=arrays.teacher_views)
     assert batches.classes is not None
     targets = SparseTargets(
         values=torch.from_numpy(arrays.values_BK),
@@ -141,7 +142,8 @@ def _to_torch(arrays: ArrayBatch, batches: Batches) -> Batch:
         rest=torch.from_numpy(arrays.rest_B),
         classes=len(batches.classes),
     )
-    return Batch(images_BCHW, targets, ids)
+    truth_B = None if arrays.truth_B is None else torch.from_numpy(arrays.truth_B)
+    return Batch(images_BCHW, targets, ids, labels=labels_B, truth=truth_B)
 
 
 def _as_is(arrays: Any) -> Any:

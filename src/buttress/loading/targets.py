@@ -5,9 +5,12 @@ Shapes: B batch, K stored classes per view, C classes, H W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -59,19 +62,38 @@ class Batch:
 
     Args:
         images: uint8 [B, 3, H, W], channels_last, 0..255.
-        targets: soft targets, or hard labels int64 [B] (-1 = none).
+        targets: soft targets, or hard labels: int64 [B] (-1 = none), of mixed views sparse.
         ids: the B sample ids.
+        labels: hard labels beside soft targets, of either form.
+        truth: float32 [B], what the teacher thinks of the sample's own class; NaN = not known, or a mixed view.
+        mixed: whether sparse `targets` are hard labels, those of mixed views, and nobody's soft targets.
+        teacher_views: for a live teacher, uint8 [B, H', W', 3] of each size H' = W' that it wants; on the CPU.
     """
 
     images: Tensor
     targets: SparseTargets | Tensor
     ids: tuple[str, ...]
+    labels: SparseTargets | Tensor | None = None
+    truth: Tensor | None = None
+    mixed: bool = False
+    teacher_views: Mapping[int, NDArray[np.uint8]] | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch on `device`; the images stay uint8."""
-        targets = self.targets.to(device, non_blocking=non_blocking)
-        return Batch(self.images.to(device, non_blocking=non_blocking), targets, self.ids)
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            targets=self.targets.to(device, non_blocking=non_blocking),
+            labels=None if self.labels is None else self.labels.to(device, non_blocking=non_blocking),
+            truth=None if self.truth is None else self.truth.to(device, non_blocking=non_blocking),
+        )
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, from which a copy to a GPU need not be waited for; torch calls it."""
-        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.ids)
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            targets=self.targets.pin_memory(),
+            labels=None if self.labels is None else self.labels.pin_memory(),
+            truth=None if self.truth is None else self.truth.pin_memory(),
+        )

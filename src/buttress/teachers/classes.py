@@ -20,7 +20,7 @@ from buttress.terminal import note
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_WAY_OUT = "say which by --class-map FILE.yaml, or keep the teacher's own classes by --classes teacher"
+_WAY_OUT = "say which by --class-map FILE.yaml, or let buttress reinforce keep the teacher's own by --classes teacher"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

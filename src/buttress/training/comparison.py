@@ -20,8 +20,9 @@ from buttress.metrics.evaluate import figures_of
 from buttress.metrics.score import score
 from buttress.sources import Source
 from buttress.terminal import note
+from buttress.training.data import TrainingData
 from buttress.training.settings import TrainingSettings
-from buttress.training.train import TrainingData, train_on_source
+from buttress.training.train import train_on_source
 
 FIGURES = ("top1", "ece", "nll")
 

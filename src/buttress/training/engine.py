@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from buttress.errors import TrainingError
-from buttress.loading.targets import Batch, SparseTargets
+from buttress.loading.targets import Batch
 from buttress.metrics.evaluate import evaluate_model
 from buttress.metrics.intervals import Figure
 from buttress.models.normalise import normalise
 from buttress.models.preprocessing import Preprocessing
 from buttress.terminal import Progress, note, progress
 from buttress.training.checkpoints import load_checkpoint, newest_checkpoint, require_same_settings, save_checkpoint
-from buttress.training.losses import loss_of
+from buttress.training.objectives import Objective, TargetObjective, Targets
 from buttress.training.optim import carry_over, create_optimizer, learning_rate, plain_groups, set_learning_rate
 from buttress.training.settings import TrainingSettings
 from buttress.weights.method import Method
@@ -91,6 +91,7 @@ def fit(
     *,
     run: RunFolder,
     methods: tuple[Method, ...] = (),
+    objective: Objective | None = None,
     val_loader: Loader | None = None,
     resume: bool = False,
 ) -> History:
@@ -104,6 +105,7 @@ def fit(
         settings: an empty learning rate counts as "from scratch".
         run: where weights, metrics and checkpoints go.
         methods: what to do to the model while it trains, in this order.
+        objective: what a step minimises; none = the targets of the batches by the loss of the settings.
         val_loader: batches with hard labels, scored as `evaluate_every` says.
         resume: go on from the newest whole checkpoint of the run; from the start where there is none.
 
@@ -113,7 +115,9 @@ def fit(
     """
     require_batches(loader, settings)
     settings = replace(settings.resolved(pretrained=False), precision=resolve_precision(settings.precision))
-    engine = _Engine(module, loader, settings, run, methods)
+    if objective is None:
+        objective = TargetObjective(settings.loss, smoothing=settings.label_smoothing)
+    engine = _Engine(module, loader, settings, run, methods, objective)
     history = History()
     history.epochs += engine.restore(resume)
     done, total = len(history.epochs), settings.epochs * loader.steps_per_epoch
@@ -152,16 +156,24 @@ class _Engine:
     """Model, optimizer and the step."""
 
     def __init__(
-        self, module: nn.Module, loader: Loader, settings: TrainingSettings, run: RunFolder, methods: tuple[Method, ...]
+        self,
+        module: nn.Module,
+        loader: Loader,
+        settings: TrainingSettings,
+        run: RunFolder,
+        methods: tuple[Method, ...],
+        objective: Objective,
     ) -> None:
         assert settings.lr is not None
         self.module, self.loader, self.settings, self.run, self.methods = module, loader, settings, run, methods
+        self.objective = objective
         self.peak, self.total_steps = settings.lr, settings.epochs * loader.steps_per_epoch
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.accelerator = _accelerator(settings.precision)
         groups = plain_groups(module, settings.optimizer.weight_decay)
         for method in methods:
             method.prepare(module)
+        objective.prepare(module)
         if settings.channels_last:
             module.to(memory_format=torch.channels_last)
         module.to(self.accelerator.device)
@@ -172,7 +184,7 @@ class _Engine:
     def epoch(self, epoch: int, history: History, bar: Progress, val_loader: Loader | None) -> EpochResult:
         """Train epoch number `epoch` (from 0) and evaluate where that is due."""
         started = time.perf_counter()
-        losses = _Losses()
+        losses = _Losses(history.step_losses[-1] if history.step_losses else math.nan)
         first = epoch * self.loader.steps_per_epoch
         self.module.train()
         self.loader.set_epoch(epoch)
@@ -195,7 +207,7 @@ class _Engine:
         for method in self.methods:
             method.before_step(step, self.total_steps, self.generator)
         batch = batch.to(self.accelerator.device, non_blocking=True)
-        targets = batch.targets.dense() if isinstance(batch.targets, SparseTargets) else batch.targets
+        targets = self.objective.targets(batch)
         set_learning_rate(self.plain_optimizer, self.lr(step))
         loss = self.backward(normalise(batch.images, self.run.preprocessing), targets, step)
         if self.settings.optimizer.clip_grad is not None:
@@ -204,14 +216,14 @@ class _Engine:
         self.optimizer.zero_grad()
         return loss
 
-    def backward(self, images_BCHW: Tensor, targets: Tensor, step: int) -> Tensor:
+    def backward(self, images_BCHW: Tensor, targets: Targets, step: int) -> Tensor:
         """Gradients of all passes and auxiliary losses, summed. The cache ends with a pass: coordinates then move."""
         total = torch.zeros((), device=images_BCHW.device)
         for moves in itertools.product(*(method.passes(step) for method in self.methods)):
             for move in moves:
                 move()
             with self.once_a_pass(), _batch_large_enough(step, len(images_BCHW)):
-                loss = loss_of(self.model(images_BCHW), targets, smoothing=self.settings.label_smoothing)
+                loss = self.objective.loss(self.model(images_BCHW), targets)
             self.accelerator.backward(loss)
             total += loss.detach()
         for method in self.methods:
@@ -272,6 +284,7 @@ class _Engine:
         """Hand the trained state to the run and the module back as it came, in evaluation mode."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.module.__dict__.pop("forward", None)
+        self.objective.finish(self.module)
         self.module.eval()
         self.run.save_weights(self.module.state_dict())
 
@@ -279,13 +292,15 @@ class _Engine:
 class _Losses:
     """Losses of an epoch, each read one step late, so that the host never waits for the device."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: float) -> None:
         self.values: list[float] = []
+        self._before = before
         self._pending: tuple[Tensor, int, tuple[str, ...]] | None = None
 
     @property
     def last(self) -> float:
-        return self.values[-1] if self.values else math.nan
+        """The newest that is known, from the epoch before where this one has none yet."""
+        return self.values[-1] if self.values else self._before
 
     def add(self, loss: Tensor, step: int, ids: tuple[str, ...]) -> None:
         self._read()

@@ -1,38 +1,105 @@
-"""What a step minimises. Shapes: B batch, C classes. Everything in float32, mean over the batch, temperature 1."""
+"""What a step minimises, over sparse soft targets: nothing is made dense.
+
+Shapes: B batch, C classes, K stored classes. Every loss gives one float32 value per sample, at temperature 1. A target
+p has the masses `values` on the classes `ids` and its `rest` spread evenly over the C - K others (`SparseTargets`), so
+sum_c p_c f_c is a sum over K classes and one over all of them.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from buttress.errors import SettingsError
+from buttress.loading.targets import SparseTargets
 
 
-def soft_target_loss(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
-    """KL(target || softmax(logits)), 0-d, with 0 log 0 = 0 and no term for the hard label (arXiv 2303.08983).
+def expectation(targets: SparseTargets, scores_BC: Tensor) -> Tensor:
+    """sum_c p_c scores_c, `[B]`."""
+    kept_BK = scores_BC.gather(1, targets.ids)
+    others_B = (scores_BC.sum(dim=1) - kept_BK.sum(dim=1)) / _others(targets)
+    return (targets.values * kept_BK).sum(dim=1) + targets.rest * others_B
+
+
+def soft_cross_entropy(logits_BC: Tensor, targets: SparseTargets) -> Tensor:
+    """-sum_c p_c log softmax(logits)_c, `[B]`."""
+    return -expectation(targets, functional.log_softmax(logits_BC.float(), dim=1))
+
+
+def kl_divergence(logits_BC: Tensor, targets: SparseTargets) -> Tensor:
+    """KL(p || softmax(logits)), `[B]`, with 0 log 0 = 0 (Faghri et al. 2023, arXiv 2303.08983).
 
     Its gradient is that of the soft cross-entropy; its value is smaller by the entropy of the target.
     """
-    return functional.kl_div(
-        functional.log_softmax(logits_BC.float(), dim=1), targets_BC.float(), reduction="batchmean"
+    return soft_cross_entropy(logits_BC, targets) - entropy(targets)
+
+
+def entropy(targets: SparseTargets) -> Tensor:
+    """-sum_c p_c log p_c in nat, `[B]`."""
+    even_B = targets.rest / _others(targets)
+    rest_B: Tensor = torch.special.xlogy(targets.rest, even_B)
+    kept_B: Tensor = torch.special.entr(targets.values).sum(dim=1)
+    return kept_B - rest_B
+
+
+def binary_cross_entropy(logits_BC: Tensor, targets: SparseTargets) -> Tensor:
+    """C two-way cross-entropies with p_c as the chance of class c, their mean over the classes, `[B]`.
+
+    Source: Wightman et al. 2021, "ResNet strikes back" (arXiv 2110.00476), section 4.
+    """
+    logits_BC = logits_BC.float()
+    return functional.softplus(logits_BC).mean(dim=1) - expectation(targets, logits_BC) / targets.classes
+
+
+def normalised_distillation(logits_BC: Tensor, targets: SparseTargets, labels_B: Tensor, *, gamma: float) -> Tensor:
+    """NKD, `[B]`: -p_t log q_t - gamma sum_{c != t} p'_c log q'_c.
+
+    q = softmax(logits); p' and q' are p and q over the classes other than t, scaled to sum to 1. Where p is all on t
+    the second term is nothing: the target says nothing of the others.
+
+    Args:
+        labels_B: int64, the class t; -1 = the likeliest of the target.
+        gamma: weight of the second term; 1.5 in the paper.
+
+    Source: Yang et al. 2023, "From Knowledge Distillation to Self-Knowledge Distillation" (arXiv 2303.13005), eq. 9.
+    """
+    log_q_BC = functional.log_softmax(logits_BC.float(), dim=1)
+    t_B = torch.where(labels_B >= 0, labels_B, targets.ids.gather(1, targets.values.argmax(dim=1, keepdim=True))[:, 0])
+    here_BK = targets.ids == t_B[:, None]
+    stored_B = here_BK.any(dim=1)
+    even_B = targets.rest / _others(targets)
+    p_t_B = torch.where(stored_B, (targets.values * here_BK).sum(dim=1), even_B)
+    # Summed from its parts: 1 - p_t has no digits left where p_t is near 1.
+    other_mass_B = (targets.values * ~here_BK).sum(dim=1) + targets.rest - torch.where(stored_B, 0.0, even_B)
+    log_q_t_B = log_q_BC.gather(1, t_B[:, None])[:, 0]
+    log_rest_B = log_q_BC.scatter(1, t_B[:, None], -torch.inf).logsumexp(dim=1)
+    told_B = expectation(targets, log_q_BC) - p_t_B * log_q_t_B
+    others_B = log_rest_B - told_B / other_mass_B.clamp_min(torch.finfo(torch.float32).tiny)
+    return -p_t_B * log_q_t_B + gamma * torch.where(other_mass_B > 0, others_B, 0.0)
+
+
+def one_hot(labels_B: Tensor, classes: int) -> SparseTargets:
+    """Hard labels as targets of one class each; -1 (none) has no mass at all."""
+    has_B = labels_B >= 0
+    return SparseTargets(
+        values=has_B.float()[:, None],
+        ids=labels_B.clamp_min(0)[:, None],
+        rest=torch.zeros(len(labels_B), device=labels_B.device),
+        classes=classes,
     )
 
 
-def hard_label_loss(logits_BC: Tensor, labels_B: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy, 0-d; with smoothing s the target is 1 - s + s/C on the label and s/C elsewhere."""
-    return functional.cross_entropy(logits_BC.float(), labels_B, label_smoothing=smoothing)
+def even(targets: SparseTargets) -> SparseTargets:
+    """The target that says nothing, 1/C everywhere, for as many samples as `targets` has."""
+    like = targets.rest
+    return SparseTargets(
+        values=torch.full_like(like, 1 / targets.classes)[:, None],
+        ids=torch.zeros_like(targets.ids[:, :1]),
+        rest=torch.full_like(like, 1 - 1 / targets.classes),
+        classes=targets.classes,
+    )
 
 
-def loss_of(logits_BC: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    """The loss for whatever kind of target the batch has: float [B, C] is soft, int64 [B] is hard.
-
-    Raises:
-        SettingsError: smoothing is asked for with soft targets.
-    """
-    if not targets.is_floating_point():
-        return hard_label_loss(logits_BC, targets, smoothing=smoothing)
-    if smoothing:
-        raise SettingsError(
-            f"label_smoothing = {smoothing}: only hard labels are smoothed; set it to 0 for soft targets"
-        )
-    return soft_target_loss(logits_BC, targets)
+def _others(targets: SparseTargets) -> int:
+    """Classes that share the rest; at least 1, for with K = C the rest is nothing."""
+    return max(targets.classes - targets.ids.shape[1], 1)

@@ -61,6 +61,32 @@ class ScheduleSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """What a step minimises.
+
+    Args:
+        name: kl, ce (kl plus the entropy of the target), nkd (arXiv 2303.13005) or bce (a two-way choice per class).
+        hard_weight: 0..1; the share of a sample's own hard label beside its soft target.
+        truth_floor: 0..1; a view whose own class the teacher gives less than this uses its hard label alone. 0 = off.
+        gamma: 0 and up; weight of the other classes in nkd.
+        auxiliary_weight: 0 and up; weight of the second head's loss with --head auxiliary.
+    """
+
+    name: Literal["kl", "ce", "nkd", "bce"] = "kl"
+    hard_weight: float = 0.0
+    truth_floor: float = 0.0
+    gamma: float = 1.5
+    auxiliary_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.name in ("kl", "ce", "nkd", "bce"), "loss.name", self.name, "must be kl, ce, nkd or bce")
+        for name in ("hard_weight", "truth_floor"):
+            _require(0 <= getattr(self, name) <= 1, f"loss.{name}", getattr(self, name), "must lie in 0..1")
+        for name in ("gamma", "auxiliary_weight"):
+            _require(0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """A training, but for the model and the data.
 
@@ -83,6 +109,7 @@ class TrainingSettings:
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     label_smoothing: float = 0.0
+    loss: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     channels_last: bool = True
@@ -100,6 +127,10 @@ class TrainingSettings:
             0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be at least 0 and below 1"
         )
         _require(self.lr is None or 0 < self.lr < math.inf, "lr", self.lr, "must be above 0")
+
+    def without_smoothing(self) -> TrainingSettings:
+        """The same for soft targets."""
+        return replace(self, label_smoothing=0.0)
 
     def resolved(self, *, pretrained: bool) -> TrainingSettings:
         """The same with the learning rate filled in."""

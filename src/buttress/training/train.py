@@ -3,90 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from buttress.errors import ButtressError, SettingsError, TrainingError
+from buttress.errors import ButtressError
 from buttress.files import write_atomic
-from buttress.loading.batches import Batches, HardBatches, ReinforcedBatches
 from buttress.loading.loader import BatchLoader
 from buttress.metrics.score import evaluation_loader
 from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
 from buttress.runs.run import Run, open_run
-from buttress.sources import Source, fingerprint
-from buttress.store.reader import Reinforcement
 from buttress.terminal import note
 from buttress.training.checkpoints import require_same_settings
+from buttress.training.data import TrainingData
 from buttress.training.engine import fit, require_batches, resolve_precision, seed_everything
 from buttress.training.optim import create_optimizer, plain_groups
 from buttress.training.settings import TrainingSettings
 from buttress.versions import library_versions
-from buttress.views.policy import Policy
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """What a model is to learn from.
-
-    Args:
-        source: the images.
-        policy: augmentation for hard labels; a reinforcement brings its own.
-        reinforcement: what the teacher said; none = hard labels.
-        missing: "error" or "hard", for samples the reinforcement does not know.
-        val: labelled images to score on.
-        max_bad: largest share, 0..1, of images that may fail to decode.
-    """
-
-    source: Source
-    policy: Policy | None = None
-    reinforcement: Reinforcement | None = None
-    missing: str = "error"
-    val: Source | None = None
-    max_bad: float = 0.001
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """What the model learns to tell apart."""
-        if self.reinforcement is not None:
-            return tuple(self.reinforcement.classes)
-        if self.source.classes is None:
-            raise TrainingError(
-                f"{self.source.uri}: has no classes to learn; put images in class sub-folders, or use --reinforcement"
-            )
-        return tuple(self.source.classes)
-
-    def batches(self, size: int, seed: int) -> Batches:
-        """Views and targets at `size` pixels."""
-        if self.reinforcement is not None:
-            return self._reinforced(self.reinforcement, size, seed)
-        if self.policy is None:
-            raise SettingsError("training on hard labels needs a policy")
-        return HardBatches(self.source, self.policy, seed=seed, size=size)
-
-    def _reinforced(self, reinforcement: Reinforcement, size: int, seed: int) -> Batches:
-        if self.policy not in (None, reinforcement.card.policy):
-            raise SettingsError(
-                f"{reinforcement.path}: was made with another policy, and its labels belong to its own views; "
-                "leave --policy out"
-            )
-        batches = ReinforcedBatches(self.source, reinforcement, size=size, missing=self.missing, seed=seed)
-        note(batches.coverage.line())
-        return batches
-
-    def identity(self) -> dict[str, Any]:
-        """What a run says of its data."""
-        policy = self.reinforcement.card.policy if self.reinforcement is not None else self.policy
-        return {
-            "uri": self.source.uri,
-            "fingerprint": fingerprint(self.source),
-            "count": len(self.source),
-            "policy": None if policy is None else policy.to_json(),
-            "missing": self.missing,
-        }
 
 
 def train_on_source(
@@ -99,7 +35,7 @@ def train_on_source(
     resume: bool = False,
     recipe: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Train `model` on hard labels, or on a reinforcement where the data has one.
+    """Train `model` on what the data has: hard labels, a reinforcement, or a live teacher.
 
     Args:
         data: what to learn from.
@@ -113,7 +49,7 @@ def train_on_source(
     Raises:
         ButtressError: data, model and settings do not fit together.
     """
-    _refuse_smoothing(data, settings)
+    objective = data.objective(settings)
     seed_everything(settings.seed)
     loaded = resolve_model(model, num_classes=len(data.classes))
     loaded = loaded if size is None else at_size(loaded, size)
@@ -129,7 +65,7 @@ def train_on_source(
         note(f"{out}: this run is finished already")
         return run
     try:
-        fit(loaded.module, loader, settings, run=run, val_loader=val_loader, resume=resume)
+        fit(loaded.module, loader, settings, run=run, objective=objective, val_loader=val_loader, resume=resume)
     except ButtressError:
         _forget_unstarted(run)
         raise
@@ -143,20 +79,12 @@ def _forget_unstarted(run: Run) -> None:
             (run.path / name).unlink(missing_ok=True)
 
 
-def _refuse_smoothing(data: TrainingData, settings: TrainingSettings) -> None:
-    if data.reinforcement is not None and settings.label_smoothing:
-        raise SettingsError(
-            f"label_smoothing = {settings.label_smoothing}: only hard labels are smoothed, and a reinforcement has "
-            "soft targets; leave it at 0, or train with --targets hard"
-        )
-
-
 def _loaders(
     data: TrainingData, loaded: LoadedModel, settings: TrainingSettings
 ) -> tuple[BatchLoader, BatchLoader | None]:
     """Training batches, and those to score on where there is val data. No process is started yet."""
     loader = BatchLoader(
-        data.batches(loaded.preprocessing.size, settings.seed),
+        data.batches(loaded.preprocessing.size, settings),
         batch=settings.batch,
         seed=settings.seed,
         shuffle=True,

@@ -1,0 +1,136 @@
+"""What a model is to learn from, and by which objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from buttress.errors import SettingsError, TrainingError
+from buttress.loading.auxiliary import AuxiliaryBatches
+from buttress.loading.batches import Batches, HardBatches, ReinforcedBatches
+from buttress.loading.online import OnlineBatches
+from buttress.sources import Source, fingerprint
+from buttress.store.reader import Reinforcement
+from buttress.teachers.ensemble import Ensemble, EnsembleSpec
+from buttress.terminal import note
+from buttress.training.objectives import AuxiliaryObjective, Objective, OnlineObjective, TargetObjective
+from buttress.training.settings import TrainingSettings
+from buttress.views.policy import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What a model is to learn from.
+
+    Args:
+        source: the images.
+        policy: augmentation for hard labels and for a live teacher; a reinforcement brings its own.
+        reinforcement: what the teacher said; none = hard labels, or a live teacher.
+        teacher: asked about every view while the model trains; it cuts its answer to the source's classes.
+        head: "own" learns the classes of the targets. "auxiliary" learns the source's classes from its hard labels, and
+            those of the reinforcement, which are the teacher's own, by a second head that is dropped at the end.
+        missing: "error" or "hard", for samples the reinforcement does not know.
+        val: labelled images to score on.
+        max_bad: largest share, 0..1, of images that may fail to decode.
+
+    Raises:
+        SettingsError: parts that do not go together.
+    """
+
+    source: Source
+    policy: Policy | None = None
+    reinforcement: Reinforcement | None = None
+    teacher: EnsembleSpec | None = None
+    head: Literal["own", "auxiliary"] = "own"
+    missing: str = "error"
+    val: Source | None = None
+    max_bad: float = 0.001
+
+    def __post_init__(self) -> None:
+        if self.teacher is not None and self.reinforcement is not None:
+            raise SettingsError("a live teacher and a reinforcement are two sources of targets; leave one out")
+        if self.head == "auxiliary" and self.reinforcement is None:
+            raise SettingsError("--head auxiliary needs --reinforcement DIR with the teacher's own classes")
+        if self.head == "auxiliary" and self.missing == "hard":
+            raise SettingsError("--missing hard: the second head of --head auxiliary needs the teacher on every image")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the model learns to tell apart."""
+        if self.teacher is not None:
+            if self.live_teacher.classes is None:
+                raise TrainingError(f"{self.live_teacher.name}: nobody knows the names of its classes")
+            return tuple(self.live_teacher.classes)
+        if self.reinforcement is not None and self.head == "own":
+            return tuple(self.reinforcement.classes)
+        if self.source.classes is None:
+            raise TrainingError(
+                f"{self.source.uri}: has no classes to learn; put images in class sub-folders, or use --reinforcement"
+                + (" with --head own" if self.head == "auxiliary" else "")
+            )
+        return tuple(self.source.classes)
+
+    @cached_property
+    def live_teacher(self) -> Ensemble:
+        """The teacher, opened once."""
+        assert self.teacher is not None
+        return self.teacher.open()
+
+    def batches(self, size: int, settings: TrainingSettings) -> Batches:
+        """Views and targets at `size` pixels."""
+        seed = settings.seed
+        if self.reinforcement is not None:
+            return self._reinforced(self.reinforcement, size, seed, truth=settings.loss.truth_floor > 0)
+        if self.policy is None:
+            raise SettingsError("training on hard labels or from a live teacher needs a policy")
+        if self.teacher is not None:
+            sizes = self.live_teacher.sizes
+            return OnlineBatches(self.source, self.policy, seed=seed, size=size, teacher_sizes=sizes)
+        return HardBatches(self.source, self.policy, seed=seed, size=size)
+
+    def _reinforced(self, reinforcement: Reinforcement, size: int, seed: int, *, truth: bool) -> Batches:
+        if self.policy not in (None, reinforcement.card.policy):
+            raise SettingsError(
+                f"{reinforcement.path}: was made with another policy, and its labels belong to its own views; "
+                "leave --policy out"
+            )
+        if self.head == "auxiliary":
+            batches: ReinforcedBatches = AuxiliaryBatches(self.source, reinforcement, size=size, seed=seed)
+        else:
+            batches = ReinforcedBatches(
+                self.source, reinforcement, size=size, missing=self.missing, seed=seed, truth=truth
+            )
+        note(batches.coverage.line())
+        return batches
+
+    def objective(self, settings: TrainingSettings) -> Objective:
+        """What a step on these data minimises.
+
+        Raises:
+            SettingsError: hard labels are to be smoothed and none are used.
+        """
+        loss, smoothing = settings.loss, settings.label_smoothing
+        if self.teacher is not None:
+            objective: TargetObjective = OnlineObjective(loss, smoothing=smoothing, teacher=self.live_teacher)
+        elif self.head == "auxiliary":
+            assert self.reinforcement is not None
+            return AuxiliaryObjective(loss, smoothing=smoothing, classes=len(self.reinforcement.classes))
+        else:
+            objective = TargetObjective(loss, smoothing=smoothing)
+        if self.teacher is not None or self.reinforcement is not None:
+            objective.refuse_unused()
+        return objective
+
+    def identity(self) -> dict[str, Any]:
+        """What a run says of its data."""
+        policy = self.reinforcement.card.policy if self.reinforcement is not None else self.policy
+        return {
+            "uri": self.source.uri,
+            "fingerprint": fingerprint(self.source),
+            "count": len(self.source),
+            "policy": None if policy is None else policy.to_json(),
+            "missing": self.missing,
+            "head": self.head,
+            "teachers": None if self.teacher is None else list(self.live_teacher.describe()),
+        }
