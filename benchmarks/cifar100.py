@@ -1,0 +1,311 @@
+"""The main comparison, on CIFAR-100: hard labels, a live teacher, reinforced, reinforced with mixing, label refinery.
+
+    python -m benchmarks.cifar100 teacher     # split the images; fine-tune the teacher by `buttress train`
+    python -m benchmarks.cifar100 reinforce   # label the training images under both policies
+    python -m benchmarks.cifar100 tune        # choose the learning rates on held-back training images
+    python -m benchmarks.cifar100 run         # the comparison; every run is a line of docs/results/cifar100-main.jsonl
+    python -m benchmarks.cifar100 table       # the tables, made from that file alone (`page`: into docs/cifar100.md)
+
+18,000 training images; 2,000 others, held back, choose rates and fit temperatures; none trains on them. The student is
+timm's `test_resnet` (0.4 M parameters) at 32 px. Same steps, batch, schedule and policy family for all; scored once, at
+the last epoch, on the 10,000 test images. What is in the file is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import record
+from benchmarks.trials import (
+    Line,
+    data_folder,
+    figures_on,
+    lines,
+    markdown,
+    paired_interval,
+    put_table,
+    run_trials,
+    spread,
+)
+
+NAME, MODULE = "cifar100-main", "benchmarks.cifar100"
+PAGE = Path(__file__).parents[1] / "docs" / "cifar100.md"
+MARK = "<!-- made by `python -m benchmarks.cifar100 page` -->"
+TEACHER, TEACHER_SIZE, TEACHER_EPOCHS, TEACHER_LR = "tf_efficientnet_lite0", 96, 5, 1e-3
+STUDENT, SIZE, BATCH, EPOCHS, TUNING_EPOCHS, VIEWS = "timm:test_resnet", 32, 128, 20, 10, 10
+LEARNING_RATES = (2e-3, 4e-3, 8e-3)
+SEEDS = (0, 1, 2)
+HELD_BACK, SPLIT_SEED = 20, 20261121  # images a class
+POLICIES = {"reinforced": "small", "reinforced-mix": "small-mix+randaug"}
+ARMS = {
+    "hard": "hard labels",
+    "smooth": "hard labels, smoothing 0.1",
+    "refined": "label refinery, round 3",
+    "online": "live teacher",
+    "reinforced": "**reinforced**",
+    "reinforced-mix": "**reinforced + mix**",
+}
+RATE_OF = {"smooth": "hard"}  # every other arm but hard takes the rate of reinforced
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training (of `refined`: three). `phase`: tune scores on the held-back images, final on test images."""
+
+    phase: str
+    arm: str
+    lr: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.phase}-{self.arm}-{self.lr:g}-{self.seed}"
+
+
+def cpu_seconds() -> float:
+    """Of this process and its ended children."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def split(work: Path) -> None:
+    """Write the training and the held-back images, 180 and 20 a class, as two files."""
+    import pyarrow.parquet as pq
+
+    if (work / "held.parquet").exists():
+        return
+    table = pq.read_table(data_folder() / "cifar100" / "train.parquet")
+    rng, labels = np.random.default_rng(SPLIT_SEED), np.array(table["fine_label"])
+    classes = np.unique(labels)
+    held = np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:HELD_BACK] for c in classes]))
+    work.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.take(np.setdiff1d(np.arange(len(labels)), held)), work / "fit.parquet")
+    pq.write_table(table.take(held), work / "held.parquet")
+
+
+def teacher(work: Path) -> None:
+    """Fine-tune the teacher with a new head by the command line."""
+    split(work)
+    weights = data_folder() / "weights" / f"{TEACHER}.fp16.safetensors"
+    words = [
+        *("--model", f"timm:{TEACHER}@{weights}", "--data", f"parquet:{work}/fit.parquet"),
+        *("--val", f"parquet:{work}/held.parquet", "--policy", "small", "--size", str(TEACHER_SIZE)),
+        *("--epochs", str(TEACHER_EPOCHS), "--lr", str(TEACHER_LR), "--workers", "1", "--out", f"{work}/teacher"),
+    ]
+    begun = (work / "teacher" / "run.json").exists()
+    started = time.perf_counter()
+    run = [sys.executable, "-m", "buttress", "train", *words, *(["--resume"] if begun else [])]
+    subprocess.run(run, check=True)
+    note_teacher(work, (time.perf_counter() - started) / 60)
+
+
+def note_teacher(work: Path, minutes: float) -> None:
+    """One line of what the teacher is worth."""
+    from buttress.metrics.score import score
+    from buttress.runs.resolve import resolve_model
+    from buttress.sources import open_source
+
+    loaded = resolve_model(f"run:{work}/teacher")
+    test = score(loaded, open_source(test_uri()))
+    held = json.loads((work / "teacher" / "metrics.jsonl").read_text().splitlines()[-1])["val"]
+    record(
+        NAME,
+        {
+            "kind": "teacher",
+            "model": TEACHER,
+            "size": TEACHER_SIZE,
+            "epochs": TEACHER_EPOCHS,
+            "lr": TEACHER_LR,
+            "minutes": round(minutes, 1),
+            "held_back": {key: held[key]["value"] for key in ("top1", "nll", "ece")},
+            "test": {key: test.figures[key]["value"] for key in ("top1", "nll", "ece")},
+        },
+        MODULE,
+    )
+
+
+def test_uri() -> str:
+    return f"parquet:{data_folder()}/cifar100/test.parquet"
+
+
+def reinforce(work: Path, policies: Iterable[str]) -> None:
+    """What the teacher says of the training images, a store per policy."""
+    from buttress.labelling.label import label_source
+    from buttress.labelling.settings import LabelSettings
+    from buttress.sources import open_source
+    from buttress.teachers.teacher import TeacherSpec
+    from buttress.views.presets import preset
+
+    source = open_source(f"parquet:{work}/fit.parquet")
+    for arm in policies:
+        out = work / f"{arm}-store"
+        if (out / "reinforcement.json").exists():
+            continue
+        started, used = time.perf_counter(), cpu_seconds()
+        spec = TeacherSpec(uri=f"run:{work}/teacher", source_classes=source.classes)
+        label_source(source, spec, preset(POLICIES[arm]), LabelSettings(views=VIEWS, truth=arm == "reinforced"), out)
+        size = sum(file.stat().st_size for file in out.iterdir())
+        seconds = {"wall_seconds": round(time.perf_counter() - started, 1), "cpu_seconds": round(cpu_seconds() - used)}
+        document = {"kind": "store", "arm": arm, "views": VIEWS, "policy": POLICIES[arm], "bytes": size, **seconds}
+        record(NAME, document, MODULE)
+
+
+def train_one(trial: Trial, work: Path) -> dict[str, Any]:
+    """Train and score one trial in this process, on one thread."""
+    import torch
+
+    from buttress.runs.resolve import resolve_model
+    from buttress.training.settings import TrainingSettings
+
+    torch.set_num_threads(1)
+    epochs = TUNING_EPOCHS if trial.phase == "tune" else EPOCHS
+    settings = TrainingSettings(
+        epochs=epochs,
+        batch=BATCH,
+        lr=trial.lr,
+        seed=trial.seed,
+        label_smoothing=0.1 if trial.arm == "smooth" else 0.0,
+        workers=0,
+        evaluate_every=epochs,
+        checkpoint_every=1,
+    )
+    used = time.process_time()
+    path = trained(trial, work, settings)
+    used = time.process_time() - used
+    test = test_uri() if trial.phase == "final" else None
+    figures = figures_on(resolve_model(f"run:{path}"), f"parquet:{work}/held.parquet", test)
+    return {"kind": "trial", **asdict(trial), "epochs": epochs, "cpu_seconds": round(used), **figures}
+
+
+def trained(trial: Trial, work: Path, settings: Any) -> Path:
+    """The run folder of a trial, trained; it goes on where it was stopped."""
+    from buttress.labelling.settings import LabelSettings
+    from buttress.sources import open_source
+    from buttress.store.reader import open_reinforcement
+    from buttress.teachers import EnsembleSpec, TeacherSpec
+    from buttress.training.data import TrainingData
+    from buttress.training.refinery import Refinery
+    from buttress.training.train import train_on_source
+    from buttress.views.presets import preset
+
+    source, small = open_source(f"parquet:{work}/fit.parquet"), preset("small")
+    out = work / "runs" / trial.name
+    if trial.arm == "refined":
+        labelling = LabelSettings(views=VIEWS, workers=0)
+        refinery = Refinery(
+            source=source,
+            policy=small,
+            model=STUDENT,
+            out=out,
+            rounds=3,
+            training=settings,
+            labelling=labelling,
+            size=SIZE,
+        )
+        return [run.path for run in refinery.run()][-1]
+    if trial.arm in POLICIES:
+        data = TrainingData(source=source, reinforcement=open_reinforcement(work / f"{trial.arm}-store"))
+    elif trial.arm == "online":
+        spec = TeacherSpec(uri=f"run:{work}/teacher", source_classes=source.classes, threads=1)
+        data = TrainingData(source=source, policy=small, teacher=EnsembleSpec.of(spec))
+    else:
+        data = TrainingData(source=source, policy=small)
+    begun = (out / "run.json").exists()
+    return train_on_source(data, model=STUDENT, out=out, settings=settings, size=SIZE, resume=begun).path
+
+
+def tuning() -> list[Trial]:
+    return [Trial("tune", arm, lr, 0) for lr in LEARNING_RATES for arm in ("hard", "reinforced")]
+
+
+def trials_of(phase: str, arm: str) -> dict[int, Line]:
+    """Seed -> line; of the rate that was chosen, which is the only one of the finals."""
+    return {x["seed"]: x for x in lines(NAME) if x["kind"] == "trial" and (x["phase"], x["arm"]) == (phase, arm)}
+
+
+def best_rate(arm: str) -> float:
+    """Of the lowest NLL on the held-back images."""
+    tuned_as = RATE_OF.get(arm, arm if arm == "hard" else "reinforced")
+    found = [x for x in lines(NAME) if x["kind"] == "trial" and (x["phase"], x["arm"]) == ("tune", tuned_as)]
+    if not found:
+        sys.exit(f"no rate for {arm}: run `python -m {MODULE} tune` first")
+    return float(min(found, key=lambda x: x["held_back"]["nll"])["lr"])
+
+
+def finals(arms: Sequence[str]) -> list[Trial]:
+    return [Trial("final", arm, best_rate(arm), seed) for seed in SEEDS for arm in arms]
+
+
+def table() -> str:
+    """Every arm against hard labels."""
+    header = ["trained on", "rate", "seeds", "top-1 %", "gain, points [95 %]", "NLL", "ECE %", "ECE % scaled", "CPU s"]
+    hard, rows = trials_of("final", "hard"), []
+    for arm, name in ARMS.items():
+        runs = trials_of("final", arm)
+        if not runs:
+            continue
+        found = list(runs.values())
+        gain = "" if arm == "hard" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*paired_interval(runs, hard))
+        rows.append(
+            [
+                name,
+                f"{found[0]['lr']:g}",
+                str(len(found)),
+                spread((x["top1"] for x in found), 100),
+                gain,
+                spread((x["nll"] for x in found), digits=2),
+                spread((x["ece"] for x in found), 100),
+                spread((x["ece_scaled"] for x in found), 100),
+                spread((x["cpu_seconds"] for x in found), digits=0),
+            ]
+        )
+    return markdown(header, rows)
+
+
+def teacher_table() -> str:
+    """What the teacher is worth, and what labelling cost."""
+    rows = []
+    for x in lines(NAME):
+        if x["kind"] == "teacher":
+            what = f"{x['model']} at {x['size']} px, {x['epochs']} epochs"
+            rows.append([what, f"test top-1 {100 * x['test']['top1']:.1f} %", f"{x['minutes']:g} min on a busy core"])
+        if x["kind"] == "store":
+            what = f"labels of {x['policy']}, {x['views']} views an image"
+            rows.append([what, f"{x['bytes'] / 1e6:.1f} MB", f"{x['cpu_seconds']:,} CPU s"])
+    return markdown(["what", "", "cost, once"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["teacher", "reinforce", "tune", "run", "table", "page"])
+    parser.add_argument("--work", type=Path, default=Path("build/cifar100"))
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--processes", type=int, default=2)
+    asked = parser.parse_args()
+    arms = asked.arms.split(",")
+    if asked.what == "teacher":
+        teacher(asked.work)
+    elif asked.what == "reinforce":
+        reinforce(asked.work, [arm for arm in POLICIES if arm in arms])
+    elif asked.what in ("tune", "run"):
+        trials = tuning() if asked.what == "tune" else finals(arms)
+        run_trials(NAME, trials, train_one, asked.work, asked.processes, MODULE)
+    elif asked.what == "page":
+        put_table(PAGE, MARK, f"{teacher_table()}\n\n{table()}")
+    else:
+        print(f"{teacher_table()}\n\n{table()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What a step costs: the same images, policy and student with hard labels, a reinforcement, and a live teacher.
+
+    python -m benchmarks.training             # a table of ratios
+    python -m benchmarks.training --record    # and a line of docs/results/training.jsonl
+
+Process CPU time of whole trainings of a few steps (batches made in this process, one thread), the arms by turns, the
+median of the paired ratios with their smallest and largest. Images: CIFAR-100's (BUTTRESS_DATA). Student: timm's
+test_resnet at 32 px; teacher: EfficientNet-Lite0 at 96 px.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import record
+from benchmarks.trials import data_folder
+
+NAME = "training"
+STUDENT, SIZE, BATCH, IMAGES, VIEWS = "timm:test_resnet", 32, 128, 2_560, 2
+TEACHER, TEACHER_SIZE = "tf_efficientnet_lite0", 96
+REPEATS = 7
+MUSTS = {"reinforced / hard": 1.03, "reinforced / live teacher": 0.5}
+
+
+def datasets(work: Path) -> dict[str, Any]:
+    """The three kinds of training data over the same images."""
+    from buttress.labelling.label import label_source
+    from buttress.labelling.settings import LabelSettings
+    from buttress.sources import Subset, open_source
+    from buttress.store.reader import open_reinforcement
+    from buttress.teachers import EnsembleSpec, TeacherSpec
+    from buttress.training.data import TrainingData
+    from buttress.views.presets import preset
+
+    source = Subset(open_source(f"parquet:{data_folder()}/cifar100/train.parquet"), np.arange(IMAGES))
+    weights = data_folder() / "weights" / f"{TEACHER}.fp16.safetensors"
+    # What it says is of no matter here: the first hundred classes of ImageNet stand for those of the images.
+    mapped = {name: [number] for number, name in enumerate(source.classes or ())}
+    spec = TeacherSpec(
+        uri=f"timm:{TEACHER}@{weights}",
+        size=TEACHER_SIZE,
+        source_classes=source.classes,
+        class_map=mapped,
+        threads=1,
+    )
+    policy = preset("small")
+    label_source(source, spec, policy, LabelSettings(views=VIEWS), work / "store")
+    return {
+        "hard": TrainingData(source=source, policy=policy),
+        "reinforced": TrainingData(source=source, reinforcement=open_reinforcement(work / "store")),
+        "live teacher": TrainingData(source=source, policy=policy, teacher=EnsembleSpec.of(spec)),
+    }
+
+
+def seconds(data: Any, epochs: int, out: Path) -> float:
+    """CPU seconds of a training of `epochs` on `data`, all told."""
+    from buttress.training.settings import TrainingSettings
+    from buttress.training.train import train_on_source
+
+    settings = TrainingSettings(epochs=epochs, batch=BATCH, workers=0, checkpoint_every=epochs)
+    used = time.process_time()
+    with contextlib.redirect_stderr(io.StringIO()):
+        train_on_source(data, model=STUDENT, out=out, settings=settings, size=SIZE)
+    return time.process_time() - used
+
+
+def measure(arms: dict[str, Any], repeats: int, work: Path) -> list[dict[str, float]]:
+    """An epoch of every arm, by turns: the time of two epochs less that of one, so that start and end cancel."""
+    rounds = []
+    for number in range(repeats + 1):
+        spent = {}
+        for name, data in arms.items():
+            one, two = (seconds(data, epochs, work / f"{name}-{number}-{epochs}") for epochs in (1, 2))
+            spent[name] = two - one
+        rounds.append(spent)
+    return rounds[1:]  # the first warms up
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        rounds = measure(datasets(Path(folder)), asked.repeats, Path(folder))
+    rows = []
+    for name, must in MUSTS.items():
+        ours, theirs = name.split(" / ")
+        ratios = [spent[ours] / spent[theirs] for spent in rounds]
+        ratio = statistics.median(ratios)
+        rows.append(
+            {
+                "name": name,
+                "ratio": round(ratio, 4),
+                "better": "lower",
+                "must": must,
+                "stretch": None,
+                "spread": [round(min(ratios), 4), round(max(ratios), 4)],
+                "holds": ratio <= must,
+            }
+        )
+        print(f"{name:26} {ratio:.3f}  ({min(ratios):.3f} to {max(ratios):.3f}; must: at most {must})")
+    if asked.record:
+        record(NAME, {"rows": rows, "rounds": rounds}, "benchmarks.training")
+    if asked.json:
+        asked.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""What comparisons of trainings share: trials that are run once each, their figures, and tables with paired intervals.
+
+Shapes: N test images, S seeds.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import RESULTS, record
+
+RESAMPLES = 2_000
+Line = dict[str, Any]
+
+
+class Trial(Protocol):
+    """One training, with a name of its own."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def data_folder() -> Path:
+    """The real data: `BUTTRESS_DATA`, default `../shared/data`."""
+    return Path(os.environ.get("BUTTRESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def lines(name: str) -> list[Line]:
+    """What docs/results/NAME.jsonl holds."""
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def run_trials(
+    name: str, trials: Sequence[Trial], train: Callable[[Any, Path], Line], work: Path, processes: int, module: str
+) -> None:
+    """Run what docs/results/NAME.jsonl lacks, each in a process of its own, and write it down as it ends."""
+    there = {line.get("name") for line in lines(name)}
+    left = [trial for trial in trials if trial.name not in there]
+    print(f"{len(left)} of {len(trials)} trials to do", flush=True)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, maxtasksperchild=1) as pool:
+        for result in pool.imap_unordered(_Job(train, work), left):
+            record(name, result, module)
+            score = result.get("top1", result["held_back"]["top1"])
+            print(f"{result['name']}: top-1 {score:.3f}, {result['cpu_seconds']} s", flush=True)
+
+
+class _Job:
+    def __init__(self, train: Callable[[Any, Path], Line], work: Path) -> None:
+        self.train, self.work = train, work
+
+    def __call__(self, trial: Trial) -> Line:
+        return {"name": trial.name, **self.train(trial, self.work)}
+
+
+def figures_on(loaded: Any, held_uri: str, test_uri: str | None) -> Line:
+    """Figures on the held-back images and, with the temperature fitted there, on the test images.
+
+    `right`: which of the N test images the model got right, as packed bits in base64.
+    """
+    from buttress.metrics.evaluate import figures_of
+    from buttress.metrics.score import score
+    from buttress.sources import open_source
+
+    held = score(loaded, open_source(held_uri))
+    values: Line = {"held_back": {key: held.figures[key]["value"] for key in ("top1", "nll", "ece")}}
+    if test_uri is None:
+        return values
+    test = score(loaded, open_source(test_uri))
+    temperature = best_temperature(held.logits, held.labels)
+    scaled = figures_of(test.logits / np.float32(temperature), test.labels)
+    return {
+        **values,
+        **{key: test.figures[key]["value"] for key in ("top1", "nll", "ece")},
+        "temperature": temperature,
+        "nll_scaled": scaled["nll"]["value"],
+        "ece_scaled": scaled["ece"]["value"],
+        "right": base64.b64encode(np.packbits(test.logits.argmax(1) == test.labels).tobytes()).decode(),
+    }
+
+
+def best_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """The temperature of the least NLL, by golden section over 0.25..4 on a log scale (Guo et al. 2017)."""
+    from buttress.metrics.evaluate import figures_of
+
+    def nll(log_temperature: float) -> float:
+        value = figures_of(logits / np.float32(np.exp(log_temperature)), labels)["nll"]["value"]
+        assert value is not None
+        return float(value)
+
+    low, high, golden = np.log(0.25), np.log(4.0), (np.sqrt(5) - 1) / 2
+    for _ in range(24):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, right) if nll(left) < nll(right) else (left, high)
+    return float(np.exp((low + high) / 2))
+
+
+def right_of(line: Line, images: int = 10_000) -> NDArray[np.bool_]:
+    """Which test images a trial got right, `[N]`."""
+    packed = np.frombuffer(base64.b64decode(line["right"]), np.uint8)
+    return np.unpackbits(packed, count=images).astype(bool)
+
+
+def paired_interval(ours: Mapping[int, Line], theirs: Mapping[int, Line]) -> tuple[float, float, float]:
+    """Difference of top-1 in points, with its 95 % interval over test images and seeds.
+
+    Seed by seed and image by image; a bootstrap that draws seeds and images anew (percentiles of 2,000 resamples).
+    With few seeds it is a rough interval, and wider than one over images alone.
+    """
+    seeds = sorted(ours.keys() & theirs.keys())
+    difference_SN = np.stack([right_of(ours[s]).astype(np.int8) - right_of(theirs[s]) for s in seeds])
+    rng = np.random.default_rng(0)
+    count = difference_SN.shape[1]
+    means = []
+    for _ in range(RESAMPLES):
+        chosen_S = rng.integers(len(seeds), size=len(seeds))
+        weights_N = rng.multinomial(count, np.full(count, 1 / count))
+        means.append(float((difference_SN[chosen_S].mean(0) * weights_N).sum()) / count)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return 100 * float(difference_SN.mean()), 100 * float(low), 100 * float(high)
+
+
+def spread(values: Iterable[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Mean ± sample standard deviation; a single value alone."""
+    scaled = [scale * value for value in values]
+    mean = f"{statistics.mean(scaled):.{digits}f}"
+    return mean if len(scaled) < 2 else f"{mean} ± {statistics.stdev(scaled):.{digits}f}"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join(
+        ["| " + " | ".join(header) + " |", "|" + "---|" * len(header), *("| " + " | ".join(row) + " |" for row in rows)]
+    )
+
+
+def put_table(page: Path, mark: str, table: str) -> None:
+    """Replace what stands in `page` between `mark` and the next `<!-- end -->`."""
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(mark, 1)
+    _, after = rest.split("<!-- end -->", 1)
+    page.write_text(f"{before}{mark}\n{table}\n<!-- end -->{after}", encoding="utf-8")
