@@ -19,11 +19,12 @@ from safetensors import SafetensorError
 from buttress.errors import LabellingError
 from buttress.files import write_atomic
 from buttress.labelling.plan import Block
-from buttress.sources import Source, UndecodableImage, content_hash, id_hash
+from buttress.labelling.row_images import RowImages
+from buttress.sources import Source, UndecodableImage
 from buttress.store.codec import TopKLog8, top_k
 from buttress.teachers.teacher import Teacher, TeacherSpec
 from buttress.views.policy import Policy
-from buttress.views.render import Renderer
+from buttress.views.render import Renderer, UndecodablePartner
 
 CHECKSUM_BYTES = 32
 
@@ -45,6 +46,8 @@ class LabelJob:
         batch: views per forward pass; cut inside the block.
         digest: digest of the settings that decide the bytes.
         work: folder of the finished blocks.
+        partners: M, rows that views are mixed with.
+        unreadable: rows whose image could not be decoded when other views of it were labelled.
         opened: the teacher, once this process has opened it.
     """
 
@@ -60,6 +63,8 @@ class LabelJob:
     batch: int
     digest: str
     work: Path
+    partners: int
+    unreadable: frozenset[int] = frozenset()
     opened: list[Teacher] = field(default_factory=list, repr=False, compare=False)
 
     def open_teacher(self) -> Teacher:
@@ -75,20 +80,39 @@ class LabelJob:
     def codec(self) -> TopKLog8:
         return TopKLog8(self.k, self.classes)
 
+    @cached_property
+    def partners_digest(self) -> bytes:
+        """Of the ids of the rows that views are mixed with; empty where none are."""
+        return hashlib.sha256(self.hashes[: self.partners].tobytes()).digest() if self.policy.mixes else b""
+
 
 @dataclass(frozen=True, slots=True)
 class BlockLabels:
-    """A labelled block: records `[V, N, S]`, content hashes `[N]` (0 where the image could not be decoded)."""
+    """A labelled block: records `[V, N, S]`, content hashes `[N]` (0 where the image could not be decoded).
+
+    So too of the P other rows that its views are mixed with: `partners_P` ascending, and their content hashes.
+    """
 
     labels_VNS: NDArray[np.uint8]
     content_hashes_N: NDArray[np.uint64]
+    partners_P: NDArray[np.int64]
+    partner_hashes_P: NDArray[np.uint64]
+
+    def rows_seen(self, block: Block) -> NDArray[np.int64]:
+        """The block's rows, then the partners `[N + P]`."""
+        return np.concatenate([np.arange(block.area.first_row, block.area.stop_row), self.partners_P])
+
+    @property
+    def contents_seen(self) -> NDArray[np.uint64]:
+        """Content hashes of `rows_seen`."""
+        return np.concatenate([self.content_hashes_N, self.partner_hashes_P])
 
 
 def label_block(block: Block, job: LabelJob) -> Path:
     """Render the views of `block`, ask the teacher, write the records; returns the file.
 
     A file that is there, whole and of the same samples is returned as it is. Rows whose image cannot be decoded get
-    absent records.
+    absent records, and so do views that are mixed with such an image.
     """
     path = block_path(block, job.work)
     if read_block(path, block, job) is None:
@@ -114,25 +138,32 @@ def read_block(path: Path, block: Block, job: LabelJob) -> BlockLabels | None:
         tensors = safetensors.numpy.load(body)
     except SafetensorError:
         return None
-    return BlockLabels(tensors["labels"], tensors["content_hashes"])
+    return BlockLabels(tensors["labels"], tensors["content_hashes"], tensors["partners"], tensors["partner_hashes"])
 
 
 def _pack(labels: BlockLabels, context: bytes) -> bytes:
-    body = safetensors.numpy.save({"labels": labels.labels_VNS, "content_hashes": labels.content_hashes_N})
+    body = safetensors.numpy.save(
+        {
+            "labels": labels.labels_VNS,
+            "content_hashes": labels.content_hashes_N,
+            "partners": labels.partners_P,
+            "partner_hashes": labels.partner_hashes_P,
+        }
+    )
     return bytes(body + hashlib.sha256(context + body).digest())
 
 
 def _context(block: Block, job: LabelJob) -> bytes:
     """What a block must have been made of, beside its own bytes: it goes into its checksum."""
     ids = job.hashes[block.area.first_row : block.area.stop_row]
-    return f"{job.digest} {block} ".encode() + ids.tobytes()
+    return f"{job.digest} {block} ".encode() + ids.tobytes() + job.partners_digest
 
 
 def _label(block: Block, job: LabelJob) -> BlockLabels:
     area = block.area
     labels_VNS = np.zeros((area.views, area.rows, job.codec.stride), np.uint8)
-    hashes_N = np.zeros(area.rows, np.uint64)
-    for views_BHWC, at_B in _batches(block, job, hashes_N):
+    images = RowImages(job.source, job.order, job.hashes, job.unreadable)
+    for views_BHWC, at_B in _batches(block, job, images):
         probabilities_BC = job.open_teacher().probabilities(views_BHWC)
         if probabilities_BC.shape != (len(at_B), job.classes):
             raise LabellingError(
@@ -140,18 +171,24 @@ def _label(block: Block, job: LabelJob) -> BlockLabels:
             )
         row_B, view_B = np.divmod(at_B, area.views)
         labels_VNS[view_B, row_B] = job.codec.encode(*top_k(probabilities_BC, job.k))
-    return BlockLabels(labels_VNS, hashes_N)
+    return BlockLabels(labels_VNS, *_seen(block, images))
 
 
-def _batches(
-    block: Block, job: LabelJob, hashes_N: NDArray[np.uint64]
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """Teacher batches in row-major order with the place (row * V + view) of each; fills in the content hashes."""
+def _seen(block: Block, images: RowImages) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]:
+    """Content hashes of the block's rows, and the other rows that were looked at with theirs."""
+    own = range(block.area.first_row, block.area.stop_row)
+    others = sorted(images.seen.keys() - set(own))
+    hashes_N, hashes_P = (np.array([images.seen[row] for row in rows], np.uint64) for rows in (own, others))
+    return hashes_N, np.array(others, np.int64), hashes_P
+
+
+def _batches(block: Block, job: LabelJob, images: RowImages) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Teacher batches in row-major order with the place (row * V + view) of each."""
     waiting: list[NDArray[np.uint8]] = []
     places: list[int] = []
-    for row, views_VHWC in _rendered_rows(block, job, hashes_N):
+    for row, drawn, views_VHWC in _rendered_rows(block, job, images):
         waiting.extend(views_VHWC)
-        places.extend(range(row * block.area.views, (row + 1) * block.area.views))
+        places.extend(row * block.area.views + view for view in drawn)
         while len(waiting) >= job.batch:
             yield np.stack(waiting[: job.batch]), np.array(places[: job.batch])
             del waiting[: job.batch], places[: job.batch]
@@ -160,15 +197,22 @@ def _batches(
 
 
 def _rendered_rows(
-    block: Block, job: LabelJob, hashes_N: NDArray[np.uint64]
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    renderer = Renderer(job.policy, job.seed)
-    views = range(block.area.first_view, block.area.stop_view)
-    for row, index in enumerate(job.order[block.area.first_row : block.area.stop_row]):
+    block: Block, job: LabelJob, images: RowImages
+) -> Iterator[tuple[int, list[int], NDArray[np.uint8]]]:
+    """Of each row that decodes, the views that can be drawn (counted from the block's first) and their pixels."""
+    renderer = Renderer(job.policy, job.seed, job.partners)
+    area = block.area
+    for row in range(area.first_row, area.stop_row):
         try:
-            sample = job.source[int(index)]
-            pixels_VHWC = renderer.views(sample.data, id_hash(sample.id), views, job.size)
+            pixels_HWC, sample_hash = images.load(row)
         except UndecodableImage:
             continue
-        hashes_N[row] = content_hash(sample.data)
-        yield row, pixels_VHWC
+        views_VHWC = np.empty((area.views, job.size, job.size, 3), np.uint8)
+        drawn: list[int] = []
+        for view in range(area.first_view, area.stop_view):
+            try:
+                renderer.view_into(pixels_HWC, sample_hash, view, views_VHWC[len(drawn)], images.load)
+            except UndecodablePartner:
+                continue
+            drawn.append(view - area.first_view)
+        yield row - area.first_row, drawn, views_VHWC[: len(drawn)]

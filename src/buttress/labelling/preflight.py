@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from buttress.errors import LabellingError
 from buttress.labelling.identity import Identity
 from buttress.labelling.settings import LabelSettings
-from buttress.sources import Source, UndecodableImage, id_hash
+from buttress.sources import Source, UndecodableImage, decode, id_hash
 from buttress.store.codec import TopKLog8
 from buttress.teachers.sanity import agreement, near_chance, sanity_line
 from buttress.teachers.teacher import Teacher
 from buttress.terminal import note, warn
 from buttress.views.policy import Policy
 from buttress.views.presets import eval_policy
-from buttress.views.render import Renderer
+from buttress.views.render import Picture, Renderer, UndecodablePartner
 
 SANITY_IMAGES = 256
 SANITY_CROP = 0.875
@@ -103,16 +103,11 @@ def estimate(
 ) -> list[str]:
     """What labelling the `missing` views would take, from 64 views labelled here and now."""
     per_image = min(settings.views, DRY_RUN_VIEWS)
-    images = max(1, DRY_RUN_VIEWS // per_image)
-    renderer, count = Renderer(identity.policy, identity.seed), 0
-    pixels: list[NDArray[np.uint8]] = []
+    images = min(max(1, DRY_RUN_VIEWS // per_image), len(source))
+    renderer, count = Renderer(identity.policy, identity.seed, len(source)), 0
     started = time.perf_counter()
-    for index in np.linspace(0, len(source) - 1, min(images, len(source))).astype(np.int64).tolist():
-        try:
-            sample = source[index]
-            pixels.extend(renderer.views(sample.data, id_hash(sample.id), range(per_image), teacher.size))
-        except UndecodableImage:
-            continue
+    chosen = np.linspace(0, len(source) - 1, images).astype(np.int64).tolist()
+    pixels = [view for index in chosen for view in _first_views(source, index, renderer, per_image, teacher.size)]
     rendered = time.perf_counter()
     if not pixels:
         raise LabellingError(f"{source.uri}: none of {images} images looked at can be decoded")
@@ -130,6 +125,25 @@ def estimate(
         f"bytes   {_bytes(store_bytes(missing * stride, len(source)))} ({stride} a view)",
         f"disk    {_bytes(shutil.disk_usage(where).free)} free at {where}",
     ]
+
+
+def _first_views(source: Source, index: int, renderer: Renderer, count: int, size: int) -> Iterator[NDArray[np.uint8]]:
+    """The first views of a sample that can be drawn; row i is taken for sample i, for it is the time that counts."""
+
+    def picture(row: int) -> Picture:
+        sample = source[row]
+        return sample.data, id_hash(sample.id)
+
+    try:
+        data, sample_hash = picture(index)
+        image_HWC = decode(data)
+    except UndecodableImage:
+        return
+    for view in range(count):
+        try:
+            yield renderer.views(image_HWC, sample_hash, [view], size, picture)[0]
+        except UndecodablePartner:
+            continue
 
 
 def _duration(seconds: float) -> str:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from buttress.errors import LabellingError
 from buttress.sources import Source, UndecodableImage, id_hash
+from buttress.store.partners import Partners
 from buttress.store.reader import Reinforcement
 from buttress.teachers.teacher import Teacher, TeacherSpec
-from buttress.views.render import Renderer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,13 +70,14 @@ def rerun(
         raise LabellingError(f"{source.uri}: none of its samples is in {reinforcement.path}")
     distances: list[float] = []
     places: list[str] = []
-    for index_B, view_B, views_BHWC in _batches(source, reinforcement, usable, teacher.size, sample):
+    partners = Partners(source, reinforcement, rows)
+    for index_B, view_B, views_BHWC in _batches(source, partners, usable, reinforcement.views, teacher.size, sample):
         fresh_BC = teacher.probabilities(views_BHWC)
         stored = reinforcement.targets(rows[index_B], view_B)
         distances += _distances(fresh_BC, *stored).tolist()
         places += [f"view {view} of {source.ids[i]}" for i, view in zip(index_B.tolist(), view_B.tolist(), strict=True)]
     if not distances:
-        raise LabellingError(f"{source.uri}: none of the images looked at can be decoded")
+        raise LabellingError(f"{source.uri}: none of the views looked at can be drawn")
     worst = int(np.argmax(distances))
     return Rerun(
         views=len(distances),
@@ -97,18 +98,27 @@ def _refuse_other_teacher(reinforcement: Reinforcement, teacher: Teacher) -> Non
 
 
 def _batches(
-    source: Source, reinforcement: Reinforcement, usable: NDArray[np.int64], size: int, sample: int, batch: int = 32
+    source: Source,
+    partners: Partners,
+    usable: NDArray[np.int64],
+    count: int,
+    size: int,
+    sample: int,
+    batch: int = 32,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]]:
-    card = reinforcement.card
-    renderer = Renderer(card.policy, card.seed)
-    for places in _spread(len(usable) * card.views, sample, batch):
+    """Samples, their views (of `count`) and pixels; a view whose partner is not here gives way to the next that is."""
+    for places in _spread(len(usable) * count, sample, batch):
         kept, numbers, views = [], [], []
         for place in places:
-            row, number = divmod(place, card.views)
-            index, view = int(usable[row]), (number + row) % card.views
+            row, number = divmod(place, count)
+            index = int(usable[row])
             try:
                 drawn = source[index]
-                views.append(renderer.views(drawn.data, id_hash(drawn.id), [view], size)[0])
+                sample_hash = id_hash(drawn.id)
+                view = partners.next_view(sample_hash, (number + row) % count)
+                if view is None:
+                    continue
+                views.append(partners.renderer.views(drawn.data, sample_hash, [view], size, partners.picture)[0])
             except UndecodableImage:
                 continue
             kept.append(index)

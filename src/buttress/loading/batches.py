@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import SettingsError, SourceError
-from buttress.loading.coverage import Coverage, match
+from buttress.loading.coverage import Coverage, match, with_partners
 from buttress.loading.order import view_of_epoch
 from buttress.sources import Source, UndecodableImage, content_hash
 from buttress.sources.identity import id_hashes
+from buttress.store.partners import Partners
 from buttress.store.reader import Reinforcement
 from buttress.store.rendering import check_renderer
 from buttress.terminal import note
 from buttress.views.keys import WordSource
 from buttress.views.policy import Policy
-from buttress.views.render import Renderer
+from buttress.views.render import Picture, Pixels, Renderer, UndecodablePartner
 
 CHOICE_SLOT = 0  # the draw "reinforced view or hard label"; slots below 256 belong to no op of a policy
 
@@ -34,14 +35,18 @@ class ArrayBatch:
     Args:
         views_BHWC: uint8.
         index_B: positions in the source.
-        labels_B: hard labels, -1 = none.
-        values_BK, ids_BK, rest_B: the sparse soft target; none where the batch trains on hard labels.
+        labels_B: hard labels of the own images, -1 = none.
+        partner_labels_B: hard labels of the images that they are mixed with, -1 = none or not mixed.
+        own_share_B: share of the view, 0..1, that is the own image's; 1 = not mixed.
+        values_BK, ids_BK, rest_B: the sparse soft target; none where the batch trains on hard labels alone.
         undecodable: ids that were left out.
     """
 
     views_BHWC: NDArray[np.uint8]
     index_B: NDArray[np.int64]
     labels_B: NDArray[np.int32]
+    partner_labels_B: NDArray[np.int32]
+    own_share_B: NDArray[np.float32]
     values_BK: NDArray[np.float32] | None = None
     ids_BK: NDArray[np.int32] | None = None
     rest_B: NDArray[np.float32] | None = None
@@ -58,36 +63,88 @@ class Batches(Protocol):
     def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch: ...
 
 
-class _Images:
-    """Renders samples into batch rows, checking once per process that the bytes are those that the teacher saw."""
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """Views `[B', H, W, 3]` of those that can be drawn, and where they come from.
 
-    def __init__(self, source: Source, policy: Policy, seed: int, size: int) -> None:
+    Args:
+        kept: places in the batch that was asked for.
+        partner_B: positions in the source of the images that they are mixed with; -1 = not mixed.
+        own_share_B: share of the view that is the own image's.
+        bad: ids of images that do not decode.
+    """
+
+    views_BHWC: NDArray[np.uint8]
+    kept: NDArray[np.int64]
+    partner_B: NDArray[np.int64]
+    own_share_B: NDArray[np.float32]
+    bad: tuple[str, ...]
+
+    def labels_of_partners(self, labels_N: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Label of every partner; -1 = none or not mixed."""
+        labels_B: NDArray[np.int32] = np.where(self.partner_B >= 0, labels_N[self.partner_B], -1).astype(np.int32)
+        return labels_B
+
+
+class _Images:
+    """Renders samples into batch rows, checking once per process that the bytes are those that the teacher saw.
+
+    Args:
+        source: the images.
+        policy, seed: of the views.
+        size: side of the views, pixels.
+        index_M: position in the source of every row that partners are drawn from, -1 = not there; empty where the
+            policy does not mix.
+    """
+
+    def __init__(self, source: Source, policy: Policy, seed: int, size: int, index_M: NDArray[np.int64]) -> None:
         self.source, self.size = source, size
         self.hashes_N = id_hashes(source.ids)
-        self._renderer = Renderer(policy, seed)
+        self._index_M = index_M
+        self._mixing, self._alone = Renderer(policy, seed, len(index_M)), Renderer(policy.unmixed, seed)
         self._expected_N: NDArray[np.uint64] | None = None
 
     def expect(self, content_hashes_N: NDArray[np.uint64]) -> None:
         """Refuse samples whose bytes hash to anything else; 0 = not known."""
         self._expected_N = content_hashes_N.copy()
 
-    def render(
-        self, index_B: NDArray[np.int64], views_B: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
-        """`[B', H, W, 3]` of those that decode, their places in the batch, the ids of the others."""
+    def render(self, index_B: NDArray[np.int64], views_B: NDArray[np.int64], mixed_B: NDArray[np.bool_]) -> _Rendered:
+        """The views of these samples, under the policy as it is or (not `mixed_B`) without its mixing."""
         out_BHWC = np.empty((len(index_B), self.size, self.size, 3), np.uint8)
         kept: list[int] = []
+        mixes: list[tuple[int, float]] = []
         bad: list[str] = []
-        for place, (index, view) in enumerate(zip(index_B.tolist(), views_B.tolist(), strict=True)):
+        asked = zip(index_B.tolist(), views_B.tolist(), mixed_B.tolist(), strict=True)
+        for place, (index, view, mixed) in enumerate(asked):
             try:
-                sample = self.source[index]
-                self._check(index, sample.id, sample.data)
-                self._renderer.view_into(sample.data, int(self.hashes_N[index]), view, out_BHWC[len(kept)])
+                mix = self._draw(index, view, self._mixing if mixed else self._alone, out_BHWC[len(kept)])
+            except UndecodablePartner as failure:
+                bad.append(self.source.ids[int(self._index_M[failure.row])])
             except UndecodableImage:
                 bad.append(self.source.ids[index])
-                continue
-            kept.append(place)
-        return out_BHWC[: len(kept)], np.array(kept, np.int64), tuple(bad)
+            else:
+                kept.append(place)
+                mixes.append(mix)
+        partners, shares = zip(*mixes, strict=True) if mixes else ((), ())
+        return _Rendered(
+            out_BHWC[: len(kept)],
+            np.array(kept, np.int64),
+            np.array(partners, np.int64),
+            np.array(shares, np.float32),
+            tuple(bad),
+        )
+
+    def _draw(self, index: int, view: int, renderer: Renderer, out_HWC: Pixels) -> tuple[int, float]:
+        """Draw a view; gives the position of its partner (-1 = none) and the own share."""
+        data, sample_hash = self._picture(index)
+        renderer.view_into(data, sample_hash, view, out_HWC, lambda row: self._picture(int(self._index_M[row])))
+        mix = renderer.mix(sample_hash, view)
+        return (-1, 1.0) if mix is None else (int(self._index_M[mix.partner]), mix.own_share)
+
+    def _picture(self, index: int) -> Picture:
+        sample = self.source[index]
+        self._check(index, sample.id, sample.data)
+        return sample.data, int(self.hashes_N[index])
 
     def _check(self, index: int, sample_id: str, data: bytes | NDArray[np.uint8]) -> None:
         if self._expected_N is None or not self._expected_N[index]:
@@ -103,6 +160,8 @@ class _Images:
 class HardBatches:
     """Views of a policy with the source's own labels. View number = epoch, so every epoch sees fresh views.
 
+    Where the policy mixes, partners are drawn from the labelled samples, and a target is both labels by their shares.
+
     Args:
         source: images with labels.
         policy: augmentation; a deterministic one for evaluation.
@@ -116,14 +175,32 @@ class HardBatches:
         self.usable = np.flatnonzero(labels >= 0)
         if not len(self.usable):
             raise SourceError(f"{source.uri}: none of its {len(source):,} samples has a label to train or score on")
-        self._images = _Images(source, policy, seed, size)
+        self._mixes = policy.mixes
+        self._images = _Images(source, policy, seed, size, self.usable if policy.mixes else self.usable[:0])
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch:
         """The batch of `indices` in `epoch`."""
         index_B = np.asarray(indices, np.int64)
-        views_BHWC, kept, bad = self._images.render(index_B, np.full(len(index_B), epoch))
-        index_B = index_B[kept]
-        return ArrayBatch(views_BHWC, index_B, np.asarray(self.source.labels)[index_B], undecodable=bad)
+        drawn = self._images.render(index_B, np.full(len(index_B), epoch), np.ones(len(index_B), bool))
+        index_B, labels_N = index_B[drawn.kept], np.asarray(self.source.labels, np.int32)
+        labels = labels_N[index_B], drawn.labels_of_partners(labels_N), drawn.own_share_B
+        if not self._mixes:
+            return ArrayBatch(drawn.views_BHWC, index_B, *labels, undecodable=drawn.bad)
+        return ArrayBatch(drawn.views_BHWC, index_B, *labels, *_by_shares(*labels), drawn.bad)
+
+
+def _by_shares(
+    labels_B: NDArray[np.int32], partner_labels_B: NDArray[np.int32], own_share_B: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
+    """Masses `[B, 2]`, classes and rest of mixed hard labels: the own share on the own label, the other on the other.
+
+    Where there is no other, or it is the same, slot 0 has all.
+    """
+    other_B = (partner_labels_B >= 0) & (partner_labels_B != labels_B)
+    own_B = np.where(other_B, own_share_B, np.float32(1))
+    values_B2 = np.stack([own_B, 1 - own_B], axis=1)
+    ids_B2 = np.stack([labels_B, np.where(other_B, partner_labels_B, labels_B)], axis=1)
+    return values_B2, ids_B2, np.zeros(len(labels_B), np.float32)
 
 
 class ReinforcedBatches:
@@ -132,6 +209,9 @@ class ReinforcedBatches:
     In epoch e every sample takes view `view_of_epoch(e)`. With probability `1 - p` a sample that has a hard label takes
     a view that was not stored (number V + e) with that label instead (arXiv 2303.08983, section 4). Where the stored
     classes are the teacher's own (`--classes teacher`), no sample has one.
+
+    A view that is mixed with an image that is not in the source gives way to the sample's next one that can be drawn;
+    where none can, to a view that was not stored with the hard label. Views that were not stored are never mixed.
 
     Args:
         source: the images, in any order, filtered or extended.
@@ -159,10 +239,13 @@ class ReinforcedBatches:
         difference = check_renderer(reinforcement)
         if difference is not None:
             note(difference)
-        self.coverage: Coverage = match(source, reinforcement, missing)
+        coverage = match(source, reinforcement, missing)
+        self._partners = Partners(source, reinforcement, coverage.rows)
+        card, index_M = reinforcement.card, self._partners.index_M
+        self._images = _Images(source, card.policy, card.seed, size, index_M)
+        self.coverage: Coverage = with_partners(coverage, self._partners, self._images.hashes_N, card.views)
         self.classes: tuple[str, ...] | None = reinforcement.classes
-        self.usable = np.flatnonzero(~self.coverage.undecodable)
-        self._images = _Images(source, reinforcement.card.policy, reinforcement.card.seed, size)
+        self.usable = np.flatnonzero(~self.coverage.left_out)
         rows = self.coverage.rows
         known = np.asarray(reinforcement.content_hashes)[np.maximum(rows, 0)]
         self._images.expect(np.where(rows >= 0, known, np.uint64(0)))
@@ -171,13 +254,23 @@ class ReinforcedBatches:
     def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch:
         """The batch of `indices` in `epoch`."""
         index_B = np.asarray(indices, np.int64)
-        soft_B = self._takes_stored_view(index_B, epoch)
+        views_B = self._stored_views(index_B, epoch)
+        soft_B = views_B >= 0
+        drawn = self._images.render(index_B, np.where(soft_B, views_B, self.reinforcement.views + epoch), soft_B)
+        index_B, views_B = index_B[drawn.kept], views_B[drawn.kept]
+        labels_N = self.coverage.labels
+        labels = labels_N[index_B], drawn.labels_of_partners(labels_N), drawn.own_share_B
+        return ArrayBatch(drawn.views_BHWC, index_B, *labels, *self._targets(index_B, views_B), drawn.bad)
+
+    def _stored_views(self, index_B: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """Number of the stored view of every sample; -1 = one that was not stored, with the hard label."""
         view = view_of_epoch(self.seed, epoch, self.reinforcement.views)
-        views_B = np.where(soft_B, view, self.reinforcement.views + epoch)
-        views_BHWC, kept, bad = self._images.render(index_B, views_B)
-        index_B, soft_B = index_B[kept], soft_B[kept]
-        labels_B = self.coverage.labels[index_B]
-        return ArrayBatch(views_BHWC, index_B, labels_B, *self._targets(index_B, soft_B, labels_B, view), bad)
+        views_B = np.where(self._takes_stored_view(index_B, epoch), view, -1)
+        if not self._partners.complete:
+            for place in np.flatnonzero(views_B >= 0).tolist():
+                taken = self._partners.next_view(int(self._images.hashes_N[index_B[place]]), view)
+                views_B[place] = -1 if taken is None else taken
+        return views_B
 
     def _takes_stored_view(self, index_B: NDArray[np.int64], epoch: int) -> NDArray[np.bool_]:
         rows_B, labels_B = self.coverage.rows[index_B], self.coverage.labels[index_B]
@@ -189,13 +282,14 @@ class ReinforcedBatches:
         return (rows_B >= 0) & ((unit_B < self.p) | (labels_B < 0))
 
     def _targets(
-        self, index_B: NDArray[np.int64], soft_B: NDArray[np.bool_], labels_B: NDArray[np.int32], view: int
+        self, index_B: NDArray[np.int64], views_B: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
         k = self.reinforcement.k
         values_BK, ids_BK = np.zeros((len(index_B), k), np.float32), np.zeros((len(index_B), k), np.int32)
-        rest_B = np.zeros(len(index_B), np.float32)
-        values_BK[:, 0], ids_BK[:, 0] = 1, labels_B
+        rest_B, soft_B = np.zeros(len(index_B), np.float32), views_B >= 0
+        values_BK[:, 0], ids_BK[:, 0] = 1, self.coverage.labels[index_B]
         if soft_B.any():
-            rows = self.coverage.rows[index_B[soft_B]]
-            values_BK[soft_B], ids_BK[soft_B], rest_B[soft_B] = self.reinforcement.targets(rows, view)
+            rows, views = self.coverage.rows[index_B[soft_B]], views_B[soft_B]
+            together = int(views[0]) if (views == views[0]).all() else views
+            values_BK[soft_B], ids_BK[soft_B], rest_B[soft_B] = self.reinforcement.targets(rows, together)
         return values_BK, ids_BK, rest_B

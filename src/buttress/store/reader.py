@@ -91,7 +91,10 @@ class Reinforcement:
 
     @cached_property
     def absent_rows(self) -> NDArray[np.int64]:
-        """Rows, ascending, whose image could not be decoded; they have no labels in any view."""
+        """Rows, ascending, whose image could not be decoded; they have no labels in any view.
+
+        Nor have other rows in the views that are mixed with one of these (`buttress.store.partners`).
+        """
         return np.flatnonzero(self.content_hashes == 0)
 
     def rows_of(self, id_hashes_M: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -208,6 +211,7 @@ class Reinforcement:
 
     def _refuse_absent(self, row: int) -> None:
         raise StoreError(
-            f"{self.path}: row {row} has no labels, for its image could not be decoded when it was labelled; "
+            f"{self.path}: row {row} has no labels, for its image, or the one that the view is mixed with, could not "
+            "be decoded when it was labelled; "
             "leave it out (Reinforcement.absent_rows), or mend the image and label anew into another folder"
         )
