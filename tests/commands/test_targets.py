@@ -99,6 +99,28 @@ def test_a_training_with_a_second_head_resumes_to_the_same_weights(own, tmp_path
     assert (tmp_path / "b" / "model.safetensors").read_bytes() == (tmp_path / "a" / "model.safetensors").read_bytes()
 
 
+def test_mixed_views_go_with_every_kind_of_target(photos, own, colour_teacher, tmp_path):
+    two, _ = own
+    words = ["--views", "2", "--k", "2", "--policy", "mix", "--workers", "0", "--teacher", colour_teacher]
+    plus, own_plus = str(tmp_path / "mix+"), str(tmp_path / "own-mix+")
+    assert main(["reinforce", "--source", f"folder:{photos}", *words, "--out", plus]) == 0
+    assert main(["reinforce", "--source", f"folder:{two}", "--classes", "teacher", *words, "--out", own_plus]) == 0
+    cases = {
+        "hard": (photos, "--policy", "mix", "--label-smoothing", "0.1"),
+        "reinforced": (photos, "--reinforcement", plus, "--loss.hard_weight", "0.3", "--loss.truth_floor", "0.2"),
+        "auxiliary": (two, "--reinforcement", own_plus, "--head", "auxiliary"),
+        "online": (photos, "--policy", "mix", "--teacher", colour_teacher, "--loss.hard_weight", "0.3"),
+        "bce": (photos, "--policy", "mix", "--label-smoothing", "0.1", "--loss.name", "bce"),
+        "nkd": (photos, "--reinforcement", plus, "--loss.name", "nkd", "--loss.hard_weight", "0.3"),
+    }
+    for name, (images, *targets) in cases.items():
+        out = tmp_path / name
+        assert train(images, out, *targets, "--val", f"folder:{images}") == 0, name
+        last = open_run(out).read_metrics()[-1]
+        assert 0 < last["loss"] < 10, name
+        assert last["val"]["top1"]["count"] == 24, name
+
+
 def test_refine(photos, tmp_path, capsys):
     words = ["refine", "--model", MODEL, "--data", f"folder:{photos}", "--val", f"folder:{photos}", *QUICK]
     words += ["--rounds", "2", "--views", "2", "--out", str(tmp_path / "out")]

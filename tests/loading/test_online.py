@@ -19,6 +19,7 @@ def test_teacher_and_student_see_one_view(source):
     np.testing.assert_array_equal(
         batch.views_BHWC, HardBatches(source, policy, seed=3, size=20).batch([4, 0, 9], 2).views_BHWC
     )
+    assert batch.teacher_views is not None
     np.testing.assert_array_equal(
         batch.teacher_views[28], HardBatches(source, policy, seed=3, size=28).batch([4, 0, 9], 2).views_BHWC
     )
@@ -27,6 +28,7 @@ def test_teacher_and_student_see_one_view(source):
 
 def test_one_size_is_drawn_once(source):
     batch = OnlineBatches(source, preset("small"), seed=0, size=16, teacher_sizes=(16,)).batch([1], 0)
+    assert batch.teacher_views is not None
     assert batch.teacher_views[16].base is batch.views_BHWC.base
 
 
@@ -35,6 +37,7 @@ def test_mixed_views_are_the_same_at_every_size(source):
     policy = preset("mix")
     alone = OnlineBatches(source, policy, seed=0, size=24, teacher_sizes=(24,)).batch(range(8), 1)
     both = OnlineBatches(source, policy, seed=0, size=16, teacher_sizes=(24,)).batch(range(8), 1)
+    assert both.teacher_views is not None
     np.testing.assert_array_equal(alone.views_BHWC, both.teacher_views[24])
 
 
@@ -48,6 +51,7 @@ def test_the_teachers_views_come_through_the_loader(source, workers):
     batches = OnlineBatches(source, preset("small"), seed=0, size=16, teacher_sizes=(20, 12))
     loader = BatchLoader(batches, batch=5, shuffle=True, workers=workers)
     for batch in loader:
+        assert batch.teacher_views is not None
         assert {side: views.shape for side, views in batch.teacher_views.items()} == {
             20: (5, 20, 20, 3),
             12: (5, 12, 12, 3),
@@ -59,6 +63,7 @@ def test_an_image_that_does_not_decode_is_left_out_at_every_size(photos, source)
     batch = OnlineBatches(source, preset("small"), seed=0, size=16, teacher_sizes=(20,)).batch([0, 1, 2], 0)
     assert batch.undecodable == (source.ids[1],)
     assert batch.index_B.tolist() == [0, 2]
+    assert batch.teacher_views is not None
     assert len(batch.views_BHWC) == len(batch.teacher_views[20]) == 2
 
 
@@ -85,6 +90,7 @@ def test_an_auxiliary_head_beside_no_labels_at_all_is_refused(own_source, own_st
 def test_truth_is_what_the_store_says_of_the_own_class(source, store):
     batches = ReinforcedBatches(source, store, size=16, p=0.5, truth=True)
     batch = batches.batch(range(24), 0)
+    assert batch.truth_B is not None
     view = next(v for v in range(4) if np.isclose(store.truth(np.arange(24), v), batch.truth_B).sum() > 4)
     soft = ~np.isnan(batch.truth_B)
     assert 0 < soft.sum() < 24  # views that were not stored have none

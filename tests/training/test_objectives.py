@@ -91,9 +91,13 @@ class Teacher:
         return np.tile(np.array([0.5, 0.2, 0.1, 0.1, 0.1], np.float32), (len(views_BHWC), 1))
 
 
+def asking(teacher, **settings):
+    return OnlineObjective(LossSettings(**settings), teacher=teacher)
+
+
 def test_a_live_teacher_is_asked_once_a_step_and_its_answer_is_the_target():
     teacher = Teacher()
-    objective = OnlineObjective(LossSettings(), teacher=teacher)
+    objective = asking(teacher)
     views = {6: np.zeros((B, 6, 6, 3), np.uint8)}
     targets = objective.targets(Batch(IMAGES, LABELS, IDS, teacher_views=views))
     losses = [objective.loss(LOGITS, targets) for _ in range(3)]
@@ -105,13 +109,33 @@ def test_a_live_teacher_is_asked_once_a_step_and_its_answer_is_the_target():
 
 
 def test_a_live_teachers_truth_decides_too():
-    objective = OnlineObjective(LossSettings(truth_floor=0.3), teacher=Teacher())
+    objective = asking(Teacher(), truth_floor=0.3)
     targets = objective.targets(Batch(IMAGES, LABELS, IDS, teacher_views={6: np.zeros((B, 6, 6, 3), np.uint8)}))
+    assert targets.soft is not None and targets.truth is not None
     assert targets.truth[:2].tolist() == pytest.approx([0.2, 0.1])
     assert targets.truth[2].isnan()
     hard_B = nn.functional.cross_entropy(LOGITS, LABELS.clamp_min(0), reduction="none")
     soft_B = kl_divergence(LOGITS, targets.soft)
     expected = torch.stack([hard_B[0], hard_B[1], soft_B[2], soft_B[3]]).mean()
+    torch.testing.assert_close(objective.loss(LOGITS, targets), expected)
+
+
+def test_a_live_teachers_truth_decides_only_of_views_of_one_class():
+    """Samples 0 and 2 show one class, 1 is mixed, 3 has no label."""
+    mixed = SparseTargets(
+        values=torch.tensor([[1.0, 0.0], [0.7, 0.3], [1.0, 0.0], [0.0, 0.0]]),
+        ids=torch.tensor([[1, 1], [4, 2], [0, 0], [0, 0]]),
+        rest=torch.zeros(B),
+        classes=C,
+    )
+    objective = asking(Teacher(), truth_floor=0.3)
+    views = {6: np.zeros((B, 6, 6, 3), np.uint8)}
+    targets = objective.targets(Batch(IMAGES, mixed, IDS, mixed=True, teacher_views=views))
+    assert targets.soft is not None and targets.truth is not None
+    np.testing.assert_allclose(targets.truth.numpy(), np.array([0.2, np.nan, 0.5, np.nan]))
+    hard_B = nn.functional.cross_entropy(LOGITS, torch.tensor([1, 0, 0, 0]), reduction="none")
+    soft_B = kl_divergence(LOGITS, targets.soft)
+    expected = torch.stack([hard_B[0], soft_B[1], soft_B[2], soft_B[3]]).mean()
     torch.testing.assert_close(objective.loss(LOGITS, targets), expected)
 
 

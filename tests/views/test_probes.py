@@ -36,7 +36,7 @@ def test_probe_views_of_a_policy_that_mixes_are_mixed_with_one_another():
     same = [np.array_equal(one, other) for one, other in zip(fresh, alone, strict=True)]
     assert same == [mix is None or mix.partner == 0 for mix in mixes]  # row 0 is the image itself
     assert np.array_equal(probe_picture(0)[0], probe_image())
-    assert len({probe_picture(row)[0].tobytes() for row in range(16)}) == 16
+    assert len({np.asarray(probe_picture(row)[0]).tobytes() for row in range(16)}) == 16
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -52,12 +52,12 @@ def test_another_seed_or_policy_is_far_away():
 
 def test_a_change_of_the_renderer_shows(monkeypatch):
     fresh = probe_views(preset("crop"), 4)
-    draw_into = Renderer._draw_into
+    view_into = Renderer.view_into
 
     def one_pixel_off(self, image_HWC, *rest):
-        draw_into(self, np.roll(image_HWC, 1, axis=1), *rest)
+        view_into(self, np.roll(image_HWC, 1, axis=1), *rest)
 
-    monkeypatch.setattr(Renderer, "_draw_into", one_pixel_off)
+    monkeypatch.setattr(Renderer, "view_into", one_pixel_off)
     assert compare_probes(fresh, probe_views(preset("crop"), 4)) > 2
 
 

@@ -48,6 +48,25 @@ def test_both_paths_give_the_same_bytes(policy, size):
         assert out[0].min() == out[0].max() == 77
 
 
+@pytest.mark.parametrize("name", ["randaug", "mix+randaug"])
+def test_a_view_at_several_sizes_is_as_at_each_and_asks_for_its_partner_once(name):
+    renderer, asked = renderer_of(preset(name), 5), []
+
+    def picture(row):
+        asked.append(row)
+        image_HWC, id_hash = probe_picture(row)
+        return encoded(image_HWC), id_hash
+
+    for view in range(12):
+        outs = [np.empty((*size, 3), np.uint8) for size in [(48, 48), (20, 20), (40, 56)]]
+        asked.clear()
+        renderer.view_into_each(encoded(probe_image()), 99, view, outs, picture)
+        assert asked == [mix.partner for mix in [renderer.mix(99, view)] if mix is not None]
+        for out in outs:
+            alone = renderer.views(encoded(probe_image()), 99, [view], out.shape[:2], picture)
+            np.testing.assert_array_equal(out, alone[0])
+
+
 def test_another_process_draws_the_same_bytes():
     script = (
         "import hashlib, numpy as np\n"
@@ -112,7 +131,9 @@ def test_different_views_differ():
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (3, 5000), (5000, 3), (2, 2)])
 def test_extreme_images_are_drawn(policy, shape):
-    views = renderer_of(policy, 1).views(noise(*shape), 2, range(12), 33, lambda row: (noise(*shape, row), row))
+    height, width = shape
+    image_HWC = noise(height, width)
+    views = renderer_of(policy, 1).views(image_HWC, 2, range(12), 33, lambda row: (noise(height, width, row), row))
     assert views.shape == (12, 33, 33, 3)
     assert views.max() > 0
 

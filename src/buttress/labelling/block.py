@@ -21,8 +21,9 @@ from buttress.errors import LabellingError
 from buttress.files import write_atomic
 from buttress.labelling.looks import Views, WaitingViews, views_at_sizes
 from buttress.labelling.plan import Block
+from buttress.labelling.row_images import RowImages
 from buttress.labelling.truth import truth_codes
-from buttress.sources import Source, UndecodableImage, content_hash
+from buttress.sources import Source, UndecodableImage
 from buttress.store.card import TRUTH
 from buttress.store.codec import TopKLog8, top_k
 from buttress.teachers.ensemble import Ensemble, EnsembleSpec
@@ -49,6 +50,8 @@ class LabelJob:
         batch: views per forward pass; cut inside the block.
         digest: digest of the settings that decide the bytes.
         work: folder of the finished blocks.
+        partners: M, rows that views are mixed with.
+        unreadable: rows whose image could not be decoded when other views of it were labelled.
         hard_labels: label of every row, `[rows]`, -1 = none, where its probability is stored too; else none.
         opened: the teachers, once this process has opened them.
     """
@@ -65,6 +68,8 @@ class LabelJob:
     batch: int
     digest: str
     work: Path
+    partners: int
+    unreadable: frozenset[int] = frozenset()
     hard_labels: NDArray[np.int32] | None = None
     opened: list[Ensemble] = field(default_factory=list, repr=False, compare=False)
 
@@ -81,24 +86,41 @@ class LabelJob:
     def codec(self) -> TopKLog8:
         return TopKLog8(self.k, self.classes)
 
+    @cached_property
+    def partners_digest(self) -> bytes:
+        """Of the ids of the rows that views are mixed with; empty where none are."""
+        return hashlib.sha256(self.hashes[: self.partners].tobytes()).digest() if self.policy.mixes else b""
+
 
 @dataclass(frozen=True, slots=True)
 class BlockLabels:
     """A labelled block: records `[V, N, S]`, content hashes `[N]` (0 where the image could not be decoded).
 
+    So too of the P other rows that its views are mixed with: `partners_P` ascending, and their content hashes.
     truth_VN: codes of the hard labels' probabilities `[V, N]` (0 where there is none), where they are stored too.
     """
 
     labels_VNS: NDArray[np.uint8]
     content_hashes_N: NDArray[np.uint64]
+    partners_P: NDArray[np.int64]
+    partner_hashes_P: NDArray[np.uint64]
     truth_VN: NDArray[np.uint8] | None = None
+
+    def rows_seen(self, block: Block) -> NDArray[np.int64]:
+        """The block's rows, then the partners `[N + P]`."""
+        return np.concatenate([np.arange(block.area.first_row, block.area.stop_row), self.partners_P])
+
+    @property
+    def contents_seen(self) -> NDArray[np.uint64]:
+        """Content hashes of `rows_seen`."""
+        return np.concatenate([self.content_hashes_N, self.partner_hashes_P])
 
 
 def label_block(block: Block, job: LabelJob) -> Path:
     """Render the views of `block`, ask the teacher, write the records; returns the file.
 
     A file that is there, whole and of the same samples is returned as it is. Rows whose image cannot be decoded get
-    absent records.
+    absent records, and so do views that are mixed with such an image.
     """
     path = block_path(block, job.work)
     if read_block(path, block, job) is None:
@@ -124,11 +146,18 @@ def read_block(path: Path, block: Block, job: LabelJob) -> BlockLabels | None:
         tensors = safetensors.numpy.load(body)
     except SafetensorError:
         return None
-    return BlockLabels(tensors["labels"], tensors["content_hashes"], tensors.get(TRUTH))
+    return BlockLabels(
+        tensors["labels"], tensors["content_hashes"], tensors["partners"], tensors["partner_hashes"], tensors.get(TRUTH)
+    )
 
 
 def _pack(labels: BlockLabels, context: bytes) -> bytes:
-    tensors: dict[str, NDArray[Any]] = {"labels": labels.labels_VNS, "content_hashes": labels.content_hashes_N}
+    tensors: dict[str, NDArray[Any]] = {
+        "labels": labels.labels_VNS,
+        "content_hashes": labels.content_hashes_N,
+        "partners": labels.partners_P,
+        "partner_hashes": labels.partner_hashes_P,
+    }
     if labels.truth_VN is not None:
         tensors[TRUTH] = labels.truth_VN
     body = safetensors.numpy.save(tensors)
@@ -139,15 +168,15 @@ def _context(block: Block, job: LabelJob) -> bytes:
     """What a block must have been made of, beside its own bytes: it goes into its checksum."""
     rows = slice(block.area.first_row, block.area.stop_row)
     labels = b"" if job.hard_labels is None else job.hard_labels[rows].tobytes()
-    return f"{job.digest} {block} ".encode() + job.hashes[rows].tobytes() + labels
+    return f"{job.digest} {block} ".encode() + job.hashes[rows].tobytes() + labels + job.partners_digest
 
 
 def _label(block: Block, job: LabelJob) -> BlockLabels:
     area = block.area
     labels_VNS = np.zeros((area.views, area.rows, job.codec.stride), np.uint8)
-    hashes_N = np.zeros(area.rows, np.uint64)
     truth_VN = None if job.hard_labels is None else np.zeros((area.views, area.rows), np.uint8)
-    for views, at_B in _batches(block, job, hashes_N):
+    images = RowImages(job.source, job.order, job.hashes, job.unreadable)
+    for views, at_B in _batches(block, job, images):
         probabilities_BC = job.open_teacher().probabilities(views)
         if probabilities_BC.shape != (len(at_B), job.classes):
             raise LabellingError(
@@ -157,16 +186,24 @@ def _label(block: Block, job: LabelJob) -> BlockLabels:
         labels_VNS[view_B, row_B] = job.codec.encode(*top_k(probabilities_BC, job.k))
         if truth_VN is not None and job.hard_labels is not None:
             truth_VN[view_B, row_B] = truth_codes(probabilities_BC, job.hard_labels[area.first_row + row_B])
-    return BlockLabels(labels_VNS, hashes_N, truth_VN)
+    return BlockLabels(labels_VNS, *_seen(block, images), truth_VN)
 
 
-def _batches(block: Block, job: LabelJob, hashes_N: NDArray[np.uint64]) -> Iterator[tuple[Views, NDArray[np.int64]]]:
-    """Teacher batches in row-major order with the place (row * V + view) of each; fills in the content hashes."""
+def _seen(block: Block, images: RowImages) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]:
+    """Content hashes of the block's rows, and the other rows that were looked at with theirs."""
+    own = range(block.area.first_row, block.area.stop_row)
+    others = sorted(images.seen.keys() - set(own))
+    hashes_N, hashes_P = (np.array([images.seen[row] for row in rows], np.uint64) for rows in (own, others))
+    return hashes_N, np.array(others, np.int64), hashes_P
+
+
+def _batches(block: Block, job: LabelJob, images: RowImages) -> Iterator[tuple[Views, NDArray[np.int64]]]:
+    """Teacher batches in row-major order with the place (row * V + view) of each."""
     waiting = WaitingViews(job.sizes)
     places: list[int] = []
-    for row, drawn in _rendered_rows(block, job, hashes_N):
-        waiting.add(drawn)
-        places.extend(range(row * block.area.views, (row + 1) * block.area.views))
+    for row, drawn, views in _rendered_rows(block, job, images):
+        waiting.add(views)
+        places.extend(row * block.area.views + view for view in drawn)
         while len(waiting) >= job.batch:
             yield waiting.batch(0, job.batch), np.array(places[: job.batch])
             waiting.drop(job.batch)
@@ -175,14 +212,14 @@ def _batches(block: Block, job: LabelJob, hashes_N: NDArray[np.uint64]) -> Itera
         yield waiting.batch(0, job.batch), np.array(places)
 
 
-def _rendered_rows(block: Block, job: LabelJob, hashes_N: NDArray[np.uint64]) -> Iterator[tuple[int, Views]]:
-    renderer = Renderer(job.policy, job.seed)
-    views = range(block.area.first_view, block.area.stop_view)
-    for row, index in enumerate(job.order[block.area.first_row : block.area.stop_row]):
+def _rendered_rows(block: Block, job: LabelJob, images: RowImages) -> Iterator[tuple[int, list[int], Views]]:
+    """Of each row that decodes, the views that can be drawn (counted from the block's first) and their pixels."""
+    renderer = Renderer(job.policy, job.seed, job.partners)
+    area = block.area
+    numbers = range(area.first_view, area.stop_view)
+    for row in range(area.first_row, area.stop_row):
         try:
-            sample = job.source[int(index)]
-            drawn = views_at_sizes(renderer, sample, views, job.sizes)
+            drawn, views = views_at_sizes(renderer, images.load(row), numbers, job.sizes, images.load)
         except UndecodableImage:
             continue
-        hashes_N[row] = content_hash(sample.data)
-        yield row, drawn
+        yield row - area.first_row, [view - area.first_view for view in drawn], views

@@ -17,6 +17,7 @@ from buttress.errors import LabellingError, SourceError, StoreError
 from buttress.files import read_json
 from buttress.labelling.identity import Identity
 from buttress.labelling.plan import Rectangle, row_spans
+from buttress.labelling.row_memory import MEMORY, RowMemory, read_memory
 from buttress.sources import Source, fingerprint
 from buttress.sources.identity import id_hashes
 from buttress.store.card import PartEntry, SourceInfo
@@ -47,6 +48,7 @@ class Growth:
         contents: content hash of every row, `[rows]`; 0 = the image could not be decoded, or not known yet.
         known: rows `[rows]` whose content hash is known.
         skipped: ids of known rows that could not be decoded.
+        memory: what to keep until all is done; none but at the first labelling with a policy that mixes.
     """
 
     before: Reinforcement | None
@@ -59,6 +61,7 @@ class Growth:
     contents: NDArray[np.uint64]
     known: NDArray[np.bool_]
     skipped: set[str]
+    memory: RowMemory | None = None
 
     @property
     def finished(self) -> bool:
@@ -89,24 +92,60 @@ def plan_growth(source: Source, identity: Identity, views: int, out: Path) -> Gr
     else:
         _refuse_other_settings(out, identity, Identity.stored(before.card))
     found = existing_parts(out, identity.digest)
+    memory = None
+    if identity.policy.mixes and before is None:
+        found, memory = _remembered(found, hashes_N, out)
     there = [part for part in (found if before is None else before.card.parts) if part.views[0] == 0]
-    blocks = _rows_there(there, found, out)
+    blocks = _rows_there(there, found, out) if memory is None else _blocks_of(memory)
+    if identity.policy.mixes and before is not None:
+        _refuse_lost_partners(blocks, before.card.source.rows, out)
     order, hashes = _row_order(source, hashes_N, blocks, out, finished=before is not None)
     spans = row_spans([span for span, _ in blocks], len(order))
     views_then = views if before is None else max(views, before.views)
     parts, contents, known = _adopted(found, spans, hashes, views_then, out)
+    if identity.policy.mixes and before is None:
+        memory = memory or RowMemory.of(hashes)
+        memory.recall(contents, known)
     return Growth(
         before=before,
         parts=parts,
         spans=spans,
         order=order,
         views=views_then,
-        info=_source_info(source, before, order),
+        info=_source_info(source, before, order, len(order) if memory is None else len(memory.hashes_M)),
         hashes=hashes,
         contents=contents,
         known=known,
         skipped=_skipped(source, before, order, known & (contents == 0)),
+        memory=memory,
     )
+
+
+def _remembered(
+    found: list[PartEntry], hashes_N: NDArray[np.uint64], out: Path
+) -> tuple[list[PartEntry], RowMemory | None]:
+    """What an interrupted start with mixed views left, and the rows it had: without those its parts are worth nothing.
+
+    Where no part is whole and some of the rows' samples are gone, it is as well to start anew.
+    """
+    memory = read_memory(out / WORK / MEMORY)
+    if memory is None or not (found or np.isin(memory.hashes_M, hashes_N).all()):
+        return [], None
+    return found, memory
+
+
+def _blocks_of(memory: RowMemory) -> list[tuple[Span, NDArray[np.uint64] | None]]:
+    return [(span, memory.hashes_M[slice(*span)]) for span in row_spans([], len(memory.hashes_M))]
+
+
+def _refuse_lost_partners(blocks: Sequence[tuple[Span, NDArray[np.uint64] | None]], partners: int, out: Path) -> None:
+    """Rows that are made again may be other images than those that the views of other rows are mixed with."""
+    lost = [span for span, column in blocks if column is None and span[0] < partners]
+    if lost and any(column is not None for _, column in blocks):
+        raise LabellingError(
+            f"{out}: rows {lost[0][0]:,} to {lost[0][1] - 1:,} are damaged, and views of all rows are mixed with their "
+            "images; label anew into another --out"
+        )
 
 
 def _unique_hashes(source: Source) -> NDArray[np.uint64]:
@@ -231,12 +270,12 @@ def _skipped(
     return here | away
 
 
-def _source_info(source: Source, before: Reinforcement | None, order: NDArray[np.int64]) -> SourceInfo:
+def _source_info(source: Source, before: Reinforcement | None, order: NDArray[np.int64], partners: int) -> SourceInfo:
     """The fingerprint is that of the rows' order where it is known, so that an equal one needs no look-up."""
     print_, rows = fingerprint(source), len(order)
     in_order = rows == len(source) and bool((order == np.arange(rows)).all())
     if before is None:
-        return SourceInfo(uri=source.uri, count=rows, fingerprint=print_ if in_order else "", rows=rows)
+        return SourceInfo(uri=source.uri, count=rows, fingerprint=print_ if in_order else "", rows=partners)
     kept = before.card.source.fingerprint if rows == before.rows else ""
     return SourceInfo(
         uri=source.uri, count=rows, fingerprint=print_ if in_order else kept, rows=before.card.source.rows

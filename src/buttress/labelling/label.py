@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from buttress.errors import LabellingError, SourceError
 from buttress.files import write_atomic, write_json
-from buttress.labelling.block import LabelJob, block_path, read_block
+from buttress.labelling.block import BlockLabels, LabelJob, block_path, read_block
 from buttress.labelling.growth import STARTED, WORK, Growth, plan_growth
 from buttress.labelling.identity import Identity
 from buttress.labelling.plan import Block, PartPlan, Rectangle, blocks_of, missing_parts
 from buttress.labelling.pool import run_blocks
 from buttress.labelling.preflight import check_disk, estimate, sanity
+from buttress.labelling.row_memory import MEMORY
 from buttress.labelling.settings import LabelSettings
 from buttress.labelling.truth import labels_of_rows
 from buttress.sources import Source
@@ -130,6 +131,8 @@ class _Labelling:
             batch=settings.batch,
             digest=identity.digest,
             work=out / WORK,
+            partners=self.growth.info.rows,
+            unreadable=frozenset(np.flatnonzero(self.growth.known & (self.growth.contents == 0)).tolist()),
             hard_labels=labels_of_rows(source, self.growth, out) if identity.has_truth else None,
             opened=[teacher],
         )
@@ -159,6 +162,17 @@ class _Labelling:
                     f"{self.out}: {away:,} of the samples that need labels are not in {self.source.uri}; "
                     "give the whole source"
                 )
+        if self.plans and self.identity.policy.mixes:
+            self._refuse_away_partners()
+
+    def _refuse_away_partners(self) -> None:
+        """Any of them may be needed: told now, and not an hour later."""
+        away = int((self.growth.order[: self.growth.info.rows] < 0).sum())
+        if away:
+            raise LabellingError(
+                f"{self.out}: {away:,} of the images that views are mixed with are not in {self.source.uri}; "
+                "give the whole source"
+            )
 
     def _mend_probes(self, before: Reinforcement) -> None:
         """Write the probe views again where they are damaged and this machine draws the very same."""
@@ -185,6 +199,9 @@ class _Labelling:
         check_disk(self.out, (self.stride + self.identity.has_truth) * (views + total), len(self.growth.order))
         sanity(self.source, self.teacher, self.identity)
         write_json(self.job.work / STARTED, {"settings": self.identity.digest})
+        if self.growth.memory is not None:
+            remove_leftovers(self.out, self.growth.parts)  # parts of rows that are not remembered
+            self.growth.memory.write(self.job.work / MEMORY)
         parts = [self._assemble(plans[name], cut) for name, cut in blocks.items() if not set(cut) & set(left)]
         waiting = {name: len(set(cut) & set(left)) for name, cut in blocks.items()}
         with progress("labelling", views, "views") as bar:
@@ -202,34 +219,37 @@ class _Labelling:
         found = read_block(path, block, self.job)
         if found is None:
             return False
-        if (found.content_hashes_N == 0).any() or not self._agrees(block, found.content_hashes_N):
+        if (found.contents_seen == 0).any() or len(self._changed(block, found)):
             path.unlink()
             return False
         return True
 
-    def _agrees(self, block: Block, contents_N: NDArray[np.uint64]) -> bool:
-        """Whether the block was made of the images that the rows' other views were made of; learns what is new."""
-        rows = slice(block.area.first_row, block.area.stop_row)
-        known_N, expected_N = self.growth.known[rows], self.growth.contents[rows]
-        if (known_N & (expected_N != 0) & (expected_N != contents_N)).any():
-            return False
-        self.growth.contents[rows] = np.where(known_N, expected_N, contents_N)
-        self.growth.known[rows] = True
-        return True
+    def _changed(self, block: Block, done: BlockLabels) -> NDArray[np.int64]:
+        """Rows whose image is not the one that other views show; where there are none, learns what is new.
+
+        Of a row that was not decodable when other views were labelled, the block's own records are dropped later.
+        """
+        rows, contents = done.rows_seen(block), done.contents_seen
+        known, expected = self.growth.known[rows], self.growth.contents[rows]
+        own = np.arange(len(rows)) < block.area.rows
+        changed: NDArray[np.int64] = rows[known & (expected != contents) & ~(own & (expected == 0))]
+        if not len(changed):
+            self.growth.contents[rows] = np.where(known, expected, contents)
+            self.growth.known[rows] = True
+        return changed
 
     def _check(self, block: Block, path: Path) -> None:
         done = read_block(path, block, self.job)
         if done is None:
             raise LabellingError(f"{path}: cannot be read back; run the same command again")
-        rows_N = np.arange(block.area.first_row, block.area.stop_row)
-        if not self._agrees(block, done.content_hashes_N):
+        changed = self._changed(block, done)
+        if len(changed):
             path.unlink()  # made of the changed image, and so of no use when it is restored
-            row = rows_N[done.content_hashes_N != self.growth.contents[rows_N]][0]
             raise SourceError(
-                f"{self.source.ids[int(self.growth.order[row])]}: the image has changed since other views of it were "
-                f"labelled; restore it, or label anew into another --out"
+                f"{self.source.ids[int(self.growth.order[changed[0]])]}: the image has changed since other views of it "
+                "were labelled; restore it, or label anew into another --out"
             )
-        self._count_bad(rows_N[done.content_hashes_N == 0])
+        self._count_bad(done.rows_seen(block)[done.contents_seen == 0])
 
     def _count_bad(self, rows: NDArray[np.int64]) -> None:
         fresh = {self.source.ids[int(self.growth.order[row])] for row in rows} - self.skipped
@@ -256,6 +276,10 @@ class _Labelling:
             labels_VNS[views, rows] = done.labels_VNS
             if truth_VN is not None and done.truth_VN is not None:
                 truth_VN[views, rows] = done.truth_VN
+            if self.growth.memory is not None:
+                self.growth.memory.learn(done.partners_P, self.growth.contents)
+        if self.growth.memory is not None:
+            self.growth.memory.write(self.job.work / MEMORY)
         contents_N = self.growth.contents[area.first_row : area.stop_row]
         for planes in (labels_VNS, truth_VN):
             if planes is not None:
@@ -309,7 +333,7 @@ class _Labelling:
         for path in (self.out / WORK).iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name == STARTED:
+            elif path.name in (STARTED, MEMORY):
                 path.unlink()
 
     def _probes(self, versions: Mapping[str, str]) -> Probes:

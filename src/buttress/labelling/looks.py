@@ -1,4 +1,4 @@
-"""The very same views at every size that some teacher wants, from one decode of the image."""
+"""The very same views at every size that some teacher wants, from one decode of the image and of each partner."""
 
 from __future__ import annotations
 
@@ -7,21 +7,46 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.sources import Sample, decode, id_hash
-from buttress.views.render import Renderer
+from buttress.sources import decode
+from buttress.views.render import Picture, Pictures, Renderer, UndecodablePartner
 
 Views = dict[int, NDArray[np.uint8]]
 """Side in pixels -> uint8 `[V, side, side, 3]`."""
 
 
-def views_at_sizes(renderer: Renderer, sample: Sample, views: Sequence[int], sizes: Sequence[int]) -> Views:
+def views_at_sizes(
+    renderer: Renderer,
+    picture: Picture,
+    views: Sequence[int],
+    sizes: Sequence[int],
+    pictures: Pictures | None = None,
+) -> tuple[list[int], Views]:
     """Some views of one image, at each of `sizes`.
+
+    Args:
+        renderer: draws them.
+        picture: the image and its id hash.
+        views: their numbers.
+        sizes: sides, pixels.
+        pictures: gives the images of other rows; needed where the policy mixes. Asked once for each mixed view.
+
+    Returns: the numbers of those that can be drawn, all but those whose partner does not decode, and their pixels.
 
     Raises:
         UndecodableImage: its bytes are no image.
     """
-    pixels_HWC = decode(sample.data)
-    return {size: renderer.views(pixels_HWC, id_hash(sample.id), views, size) for size in sizes}
+    data, id_hash = picture
+    pixels_HWC = decode(data)
+    drawn: list[int] = []
+    room = {size: np.empty((len(views), size, size, 3), np.uint8) for size in sizes}
+    for view in views:
+        rows = [views_VHWC[len(drawn)] for views_VHWC in room.values()]
+        try:
+            renderer.view_into_each(pixels_HWC, id_hash, view, rows, pictures)
+        except UndecodablePartner:
+            continue
+        drawn.append(view)
+    return drawn, {size: views_VHWC[: len(drawn)] for size, views_VHWC in room.items()}
 
 
 class WaitingViews:

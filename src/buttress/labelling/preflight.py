@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,14 @@ from buttress.errors import LabellingError
 from buttress.labelling.identity import Identity
 from buttress.labelling.looks import Views, WaitingViews, views_at_sizes
 from buttress.labelling.settings import LabelSettings
-from buttress.sources import Source, UndecodableImage
+from buttress.sources import Source, UndecodableImage, id_hash
 from buttress.store.codec import TopKLog8
 from buttress.teachers.ensemble import Ensemble
 from buttress.teachers.sanity import agreement, near_chance, sanity_line
 from buttress.terminal import note, warn
 from buttress.views.policy import Policy
 from buttress.views.presets import eval_policy
-from buttress.views.render import Renderer
+from buttress.views.render import Picture, Renderer
 
 SANITY_IMAGES = 256
 SANITY_CROP = 0.875
@@ -84,7 +85,7 @@ def _plain_batches(
         waiting, kept = WaitingViews(sizes), []
         for index in chosen[first : first + batch].tolist():
             try:
-                waiting.add(views_at_sizes(renderer, source[index], [0], sizes))
+                waiting.add(views_at_sizes(renderer, _picture(source, index), [0], sizes)[1])
             except UndecodableImage:
                 continue
             kept.append(index)
@@ -103,13 +104,14 @@ def estimate(
 ) -> list[str]:
     """What labelling the `missing` views would take, from 64 views labelled here and now."""
     per_image = min(settings.views, DRY_RUN_VIEWS)
-    images = max(1, DRY_RUN_VIEWS // per_image)
-    renderer, count = Renderer(identity.policy, identity.seed), 0
+    images = min(max(1, DRY_RUN_VIEWS // per_image), len(source))
+    renderer, count = Renderer(identity.policy, identity.seed, len(source)), 0
     pixels = WaitingViews(teacher.sizes)
     started = time.perf_counter()
-    for index in np.linspace(0, len(source) - 1, min(images, len(source))).astype(np.int64).tolist():
+    pictures = partial(_picture, source)  # row i is taken for sample i: it is the time that counts
+    for index in np.linspace(0, len(source) - 1, images).astype(np.int64).tolist():
         try:
-            pixels.add(views_at_sizes(renderer, source[index], range(per_image), teacher.sizes))
+            pixels.add(views_at_sizes(renderer, pictures(index), range(per_image), teacher.sizes, pictures)[1])
         except UndecodableImage:
             continue
     rendered = time.perf_counter()
@@ -130,6 +132,11 @@ def estimate(
         f"bytes   {_bytes(store_bytes(missing * stride, len(source)))} ({stride} a view)",
         f"disk    {_bytes(shutil.disk_usage(where).free)} free at {where}",
     ]
+
+
+def _picture(source: Source, index: int) -> Picture:
+    sample = source[index]
+    return sample.data, id_hash(sample.id)
 
 
 def _duration(seconds: float) -> str:

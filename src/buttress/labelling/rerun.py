@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from buttress.errors import LabellingError, SettingsError
 from buttress.labelling.looks import Views, WaitingViews, views_at_sizes
 from buttress.labelling.truth import truth_distances
-from buttress.sources import Source, UndecodableImage
+from buttress.sources import Source, UndecodableImage, id_hash
+from buttress.store.partners import Partners
 from buttress.store.reader import Reinforcement
 from buttress.teachers.ensemble import Ensemble, EnsembleSpec
 from buttress.teachers.teacher import TeacherSpec
-from buttress.views.render import Renderer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +94,8 @@ def rerun(
         raise LabellingError(f"{source.uri}: none of its samples is in {reinforcement.path}")
     distances: list[float] = []
     places: list[str] = []
-    for index_B, view_B, views in _batches(source, reinforcement, usable, teacher.sizes, sample):
+    partners = Partners(source, reinforcement, rows)
+    for index_B, view_B, views in _batches(source, partners, usable, reinforcement.views, teacher.sizes, sample):
         fresh_BC = teacher.probabilities(views)
         distances_B = _distances(fresh_BC, *reinforcement.targets(rows[index_B], view_B))
         if reinforcement.card.has_truth:
@@ -102,7 +103,7 @@ def rerun(
         distances += distances_B.tolist()
         places += [f"view {view} of {source.ids[i]}" for i, view in zip(index_B.tolist(), view_B.tolist(), strict=True)]
     if not distances:
-        raise LabellingError(f"{source.uri}: none of the images looked at can be decoded")
+        raise LabellingError(f"{source.uri}: none of the views looked at can be drawn")
     worst = int(np.argmax(distances))
     return Rerun(
         views=len(distances),
@@ -124,27 +125,33 @@ def _refuse_other_teacher(reinforcement: Reinforcement, teacher: Ensemble) -> No
 
 def _batches(
     source: Source,
-    reinforcement: Reinforcement,
+    partners: Partners,
     usable: NDArray[np.int64],
+    count: int,
     sizes: Sequence[int],
     sample: int,
     batch: int = 32,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Views]]:
-    card = reinforcement.card
-    renderer = Renderer(card.policy, card.seed)
-    for places in _spread(len(usable) * card.views, sample, batch):
-        kept, numbers, drawn = [], [], WaitingViews(sizes)
+    """Samples, their views (of `count`) and pixels; a view whose partner is not here gives way to the next that is."""
+    for places in _spread(len(usable) * count, sample, batch):
+        kept, numbers, waiting = [], [], WaitingViews(sizes)
         for place in places:
-            row, number = divmod(place, card.views)
-            index, view = int(usable[row]), (number + row) % card.views
+            row, number = divmod(place, count)
+            index = int(usable[row])
             try:
-                drawn.add(views_at_sizes(renderer, source[index], [view], sizes))
+                found = source[index]
+                picture = found.data, id_hash(found.id)
+                view = partners.next_view(picture[1], (number + row) % count)
+                if view is None:
+                    continue
+                there, views = views_at_sizes(partners.renderer, picture, [view], sizes, partners.picture)
             except UndecodableImage:
                 continue
-            kept.append(index)
-            numbers.append(view)
+            waiting.add(views)
+            kept += [index] * len(there)
+            numbers += there
         if kept:
-            yield np.array(kept), np.array(numbers), drawn.batch(0, batch)
+            yield np.array(kept), np.array(numbers), waiting.batch(0, batch)
 
 
 def _spread(total: int, sample: int, batch: int) -> Iterator[list[int]]:

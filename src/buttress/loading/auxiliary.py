@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import numpy as np
-from numpy.typing import NDArray
 
 from buttress.errors import SettingsError, SourceError
-from buttress.loading.batches import ArrayBatch, ReinforcedBatches
+from buttress.loading.batches import ReinforcedBatches
 from buttress.sources import Source
 from buttress.store.reader import Reinforcement
 
 
 class AuxiliaryBatches(ReinforcedBatches):
-    """What `ReinforcedBatches` gives, with labels in the source's own classes.
+    """What `ReinforcedBatches` gives, with labels, those of partners too, in the source's own classes.
 
     Args:
         source: images; some must have a label, not all need one.
@@ -35,12 +31,8 @@ class AuxiliaryBatches(ReinforcedBatches):
                 f"--head auxiliary: {reinforcement.path} holds the classes of {source.uri} themselves; use --head own, "
                 "or make a reinforcement with --classes teacher"
             )
-        if not (np.asarray(source.labels) >= 0).any():
+        self.labels_N, self.label_classes = np.asarray(source.labels, np.int32), len(source.classes or ())
+        if not (self.labels_N >= 0).any():
             raise SourceError(
                 f"{source.uri}: none of its {len(source):,} samples has a label to train on; use --head own"
             )
-
-    def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch:
-        """The batch of `indices` in `epoch`."""
-        arrays = super().batch(indices, epoch)
-        return replace(arrays, labels_B=np.asarray(self.source.labels)[arrays.index_B])

@@ -6,23 +6,23 @@ Shapes: N samples, B batch, H W pixels, K stored classes per view, C classes, V 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import SettingsError, SourceError
-from buttress.loading.coverage import Coverage, match
+from buttress.loading.coverage import Coverage, match, with_partners
+from buttress.loading.images import Images, Rendered
 from buttress.loading.order import view_of_epoch
-from buttress.sources import Source, UndecodableImage, content_hash
-from buttress.sources.identity import id_hashes
+from buttress.sources import Source
+from buttress.store.partners import Partners
 from buttress.store.reader import Reinforcement
 from buttress.store.rendering import check_renderer
 from buttress.terminal import note
 from buttress.views.keys import WordSource
 from buttress.views.policy import Policy
-from buttress.views.render import Renderer
 
 CHOICE_SLOT = 0  # the draw "reinforced view or hard label"; slots below 256 belong to no op of a policy
 
@@ -34,78 +34,68 @@ class ArrayBatch:
     Args:
         views_BHWC: uint8.
         index_B: positions in the source.
-        labels_B: hard labels, -1 = none.
-        values_BK, ids_BK, rest_B: the sparse soft target; none where the batch trains on hard labels.
+        labels_B: hard labels of the own images, -1 = none.
+        partner_labels_B: hard labels of the images that they are mixed with, -1 = none or not mixed.
+        own_share_B: share of the view, 0..1, that is the own image's; 1 = not mixed.
+        values_BK, ids_BK, rest_B: the sparse target; none where the batch trains on hard labels alone, or asks a live
+            teacher.
         undecodable: ids that were left out.
-        truth_B: float32, what the teacher thinks of the samples' own classes; NaN = not known.
+        truth_B: float32, what the teacher thinks of the samples' own classes; NaN = not known, or a mixed view.
+        mixed: whether the sparse target is the hard labels, those of mixed views.
         teacher_views: for a live teacher, the same views at each size that it wants, uint8.
     """
 
     views_BHWC: NDArray[np.uint8]
     index_B: NDArray[np.int64]
     labels_B: NDArray[np.int32]
+    partner_labels_B: NDArray[np.int32]
+    own_share_B: NDArray[np.float32]
     values_BK: NDArray[np.float32] | None = None
     ids_BK: NDArray[np.int32] | None = None
     rest_B: NDArray[np.float32] | None = None
     undecodable: tuple[str, ...] = ()
     truth_B: NDArray[np.float32] | None = None
+    mixed: bool = False
     teacher_views: Mapping[int, NDArray[np.uint8]] | None = None
+
+    def label_masses(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
+        """Masses `[B, 2]`, classes and rest of the hard labels: the own share on the own, the others on the partner's.
+
+        Where both are the same, or nothing is mixed, slot 0 has all. Where one that is needed is not known, there is no
+        mass at all.
+        """
+        mixed_B = self.own_share_B < 1
+        known_B = (self.labels_B >= 0) & (~mixed_B | (self.partner_labels_B >= 0))
+        two_B = mixed_B & (self.partner_labels_B != self.labels_B)
+        own_B = np.where(two_B, self.own_share_B, np.float32(1))
+        values_B2 = np.stack([own_B, 1 - own_B], axis=1) * known_B[:, None]
+        ids_B2 = np.stack([self.labels_B, np.where(two_B, self.partner_labels_B, self.labels_B)], axis=1)
+        return values_B2.astype(np.float32), np.maximum(ids_B2, 0), np.zeros(len(known_B), np.float32)
+
+    def with_mixed_targets(self) -> ArrayBatch:
+        """The same with its hard labels as the target."""
+        values_BK, ids_BK, rest_B = self.label_masses()
+        return replace(self, values_BK=values_BK, ids_BK=ids_BK, rest_B=rest_B, mixed=True)
 
 
 class Batches(Protocol):
-    """What the loader needs of a way to make batches. Picklable."""
+    """What the loader needs of a way to make batches. Picklable.
+
+    classes: names of those of the targets. label_classes: how many there are of the labels; 0 = no sample has one.
+    """
 
     classes: tuple[str, ...] | None
+    label_classes: int
     source: Source
     usable: NDArray[np.int64]
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch: ...
 
 
-class _Images:
-    """Renders samples into batch rows, checking once per process that the bytes are those that the teacher saw."""
-
-    def __init__(self, source: Source, policy: Policy, seed: int, size: int) -> None:
-        self.source, self.size = source, size
-        self.hashes_N = id_hashes(source.ids)
-        self._renderer = Renderer(policy, seed)
-        self._expected_N: NDArray[np.uint64] | None = None
-
-    def expect(self, content_hashes_N: NDArray[np.uint64]) -> None:
-        """Refuse samples whose bytes hash to anything else; 0 = not known."""
-        self._expected_N = content_hashes_N.copy()
-
-    def render(
-        self, index_B: NDArray[np.int64], views_B: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
-        """`[B', H, W, 3]` of those that decode, their places in the batch, the ids of the others."""
-        out_BHWC = np.empty((len(index_B), self.size, self.size, 3), np.uint8)
-        kept: list[int] = []
-        bad: list[str] = []
-        for place, (index, view) in enumerate(zip(index_B.tolist(), views_B.tolist(), strict=True)):
-            try:
-                sample = self.source[index]
-                self._check(index, sample.id, sample.data)
-                self._renderer.view_into(sample.data, int(self.hashes_N[index]), view, out_BHWC[len(kept)])
-            except UndecodableImage:
-                bad.append(self.source.ids[index])
-                continue
-            kept.append(place)
-        return out_BHWC[: len(kept)], np.array(kept, np.int64), tuple(bad)
-
-    def _check(self, index: int, sample_id: str, data: bytes | NDArray[np.uint8]) -> None:
-        if self._expected_N is None or not self._expected_N[index]:
-            return
-        if content_hash(data) != self._expected_N[index]:
-            raise SourceError(
-                f"{sample_id}: the image has changed since the teacher saw it (other bytes under the same id); "
-                "restore it, or give it another name and run the same buttress reinforce command again"
-            )
-        self._expected_N[index] = 0  # checked; not again in this process
-
-
 class HardBatches:
     """Views of a policy with the source's own labels. View number = epoch, so every epoch sees fresh views.
+
+    Where the policy mixes, partners are drawn from the labelled samples, and a target is both labels by their shares.
 
     Args:
         source: images with labels.
@@ -116,18 +106,21 @@ class HardBatches:
 
     def __init__(self, source: Source, policy: Policy, *, seed: int, size: int) -> None:
         labels = np.asarray(source.labels)
-        self.source, self.classes = source, source.classes
+        self.source, self.classes, self.label_classes = source, source.classes, len(source.classes or ())
         self.usable = np.flatnonzero(labels >= 0)
         if not len(self.usable):
             raise SourceError(f"{source.uri}: none of its {len(source):,} samples has a label to train or score on")
-        self._images = _Images(source, policy, seed, size)
+        self._mixes = policy.mixes
+        self._images = Images(source, policy, seed, [size], self.usable if policy.mixes else self.usable[:0])
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch:
         """The batch of `indices` in `epoch`."""
         index_B = np.asarray(indices, np.int64)
-        views_BHWC, kept, bad = self._images.render(index_B, np.full(len(index_B), epoch))
-        index_B = index_B[kept]
-        return ArrayBatch(views_BHWC, index_B, np.asarray(self.source.labels)[index_B], undecodable=bad)
+        drawn = self._images.render(index_B, np.full(len(index_B), epoch), np.ones(len(index_B), bool))
+        index_B = index_B[drawn.kept]
+        labels = drawn.labels(index_B, np.asarray(self.source.labels, np.int32))
+        arrays = ArrayBatch(drawn.views_BHWC, index_B, *labels, undecodable=drawn.bad)
+        return arrays if not self._mixes else arrays.with_mixed_targets()
 
 
 class ReinforcedBatches:
@@ -136,6 +129,9 @@ class ReinforcedBatches:
     In epoch e every sample takes view `view_of_epoch(e)`. With probability `1 - p` a sample that has a hard label takes
     a view that was not stored (number V + e) with that label instead (arXiv 2303.08983, section 4). Where the stored
     classes are the teacher's own (`--classes teacher`), no sample has one.
+
+    A view that is mixed with an image that is not in the source gives way to the sample's next one that can be drawn;
+    where none can, to a view that was not stored with the hard label. Views that were not stored are never mixed.
 
     Args:
         source: the images, in any order, filtered or extended.
@@ -165,10 +161,14 @@ class ReinforcedBatches:
         difference = check_renderer(reinforcement)
         if difference is not None:
             note(difference)
-        self.coverage: Coverage = match(source, reinforcement, missing)
+        coverage = match(source, reinforcement, missing)
+        self._partners = Partners(source, reinforcement, coverage.rows)
+        card, index_M = reinforcement.card, self._partners.index_M
+        self._images = Images(source, card.policy, card.seed, [size], index_M)
+        self.coverage: Coverage = with_partners(coverage, self._partners, self._images.hashes_N, card.views)
         self.classes: tuple[str, ...] | None = reinforcement.classes
-        self.usable = np.flatnonzero(~self.coverage.undecodable)
-        self._images = _Images(source, reinforcement.card.policy, reinforcement.card.seed, size)
+        self.labels_N, self.label_classes = self.coverage.labels, len(reinforcement.classes)
+        self.usable = np.flatnonzero(~self.coverage.left_out)
         rows = self.coverage.rows
         known = np.asarray(reinforcement.content_hashes)[np.maximum(rows, 0)]
         self._images.expect(np.where(rows >= 0, known, np.uint64(0)))
@@ -177,21 +177,30 @@ class ReinforcedBatches:
     def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch:
         """The batch of `indices` in `epoch`."""
         index_B = np.asarray(indices, np.int64)
-        soft_B = self._takes_stored_view(index_B, epoch)
-        view = view_of_epoch(self.seed, epoch, self.reinforcement.views)
-        views_B = np.where(soft_B, view, self.reinforcement.views + epoch)
-        views_BHWC, kept, bad = self._images.render(index_B, views_B)
-        index_B, soft_B = index_B[kept], soft_B[kept]
-        labels_B = self.coverage.labels[index_B]
-        targets = self._targets(index_B, soft_B, labels_B, view)
-        truth_B = self._truth(index_B, soft_B, view) if self.truth else None
-        return ArrayBatch(views_BHWC, index_B, labels_B, *targets, bad, truth_B=truth_B)
+        views_B = self._stored_views(index_B, epoch)
+        soft_B = views_B >= 0
+        drawn = self._images.render(index_B, np.where(soft_B, views_B, self.reinforcement.views + epoch), soft_B)
+        index_B, views_B = index_B[drawn.kept], views_B[drawn.kept]
+        truth_B = self._truth(index_B, views_B, drawn) if self.truth else None
+        labels = drawn.labels(index_B, self.labels_N)
+        return ArrayBatch(drawn.views_BHWC, index_B, *labels, *self._targets(index_B, views_B), drawn.bad, truth_B)
 
-    def _truth(self, index_B: NDArray[np.int64], soft_B: NDArray[np.bool_], view: int) -> NDArray[np.float32]:
-        """What the teacher thinks of the samples' own classes; NaN where no stored view is shown."""
-        truth_B = np.full(len(index_B), np.nan, np.float32)
-        if soft_B.any():
-            truth_B[soft_B] = self.reinforcement.truth(self.coverage.rows[index_B[soft_B]], view)
+    def _stored_views(self, index_B: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """Number of the stored view of every sample; -1 = one that was not stored, with the hard label."""
+        view = view_of_epoch(self.seed, epoch, self.reinforcement.views)
+        views_B = np.where(self._takes_stored_view(index_B, epoch), view, -1)
+        if not self._partners.complete:
+            for place in np.flatnonzero(views_B >= 0).tolist():
+                taken = self._partners.next_view(int(self._images.hashes_N[index_B[place]]), view)
+                views_B[place] = -1 if taken is None else taken
+        return views_B
+
+    def _truth(self, index_B: NDArray[np.int64], views_B: NDArray[np.int64], drawn: Rendered) -> NDArray[np.float32]:
+        """What the teacher thinks of the samples' own classes; NaN where no stored view is shown, or a mixed one."""
+        truth_B, asked_B = np.full(len(index_B), np.nan, np.float32), (views_B >= 0) & (drawn.partner_B < 0)
+        if asked_B.any():
+            rows_B = self.coverage.rows[index_B[asked_B]]
+            truth_B[asked_B] = self.reinforcement.truth(rows_B, _together(views_B[asked_B]))
         return truth_B
 
     def _takes_stored_view(self, index_B: NDArray[np.int64], epoch: int) -> NDArray[np.bool_]:
@@ -204,13 +213,18 @@ class ReinforcedBatches:
         return (rows_B >= 0) & ((unit_B < self.p) | (labels_B < 0))
 
     def _targets(
-        self, index_B: NDArray[np.int64], soft_B: NDArray[np.bool_], labels_B: NDArray[np.int32], view: int
+        self, index_B: NDArray[np.int64], views_B: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
         k = self.reinforcement.k
         values_BK, ids_BK = np.zeros((len(index_B), k), np.float32), np.zeros((len(index_B), k), np.int32)
-        rest_B = np.zeros(len(index_B), np.float32)
-        values_BK[:, 0], ids_BK[:, 0] = 1, labels_B
+        rest_B, soft_B = np.zeros(len(index_B), np.float32), views_B >= 0
+        values_BK[:, 0], ids_BK[:, 0] = 1, self.coverage.labels[index_B]
         if soft_B.any():
-            rows = self.coverage.rows[index_B[soft_B]]
-            values_BK[soft_B], ids_BK[soft_B], rest_B[soft_B] = self.reinforcement.targets(rows, view)
+            rows_B, views = self.coverage.rows[index_B[soft_B]], _together(views_B[soft_B])
+            values_BK[soft_B], ids_BK[soft_B], rest_B[soft_B] = self.reinforcement.targets(rows_B, views)
         return values_BK, ids_BK, rest_B
+
+
+def _together(views_B: NDArray[np.int64]) -> int | NDArray[np.int64]:
+    """View numbers as one where all are the same, which reads faster."""
+    return int(views_B[0]) if (views_B == views_B[0]).all() else views_B

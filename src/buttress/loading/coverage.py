@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from buttress.errors import SettingsError, SourceError, StoreError
 from buttress.sources import Source, fingerprint
 from buttress.sources.identity import id_hashes
+from buttress.store.partners import Partners
 from buttress.store.reader import Reinforcement
+
+COUNTED_VIEWS = 2**18  # a second or so; of more views every n-th is looked at
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class Coverage:
         changed: true where source and reinforcement are not the same list of ids.
         teachers_classes: true where the stored classes are the teacher's own, so that no sample has a label in them.
         hard: whether samples without a row are to use their labels.
+        views: stored views of the samples, in all.
+        undrawable: how many of them are mixed with an image that is not in the source: the sample takes another.
+        counted: whether that number was counted, and not estimated on a part of them.
+        stuck: samples `[N]` of which no view can be drawn, and which have no label to take instead; none = no sample.
     """
 
     rows: NDArray[np.int64]
@@ -34,6 +41,15 @@ class Coverage:
     changed: bool
     teachers_classes: bool
     hard: bool = False
+    views: int = 0
+    undrawable: int = 0
+    counted: bool = True
+    stuck: NDArray[np.bool_] | None = None
+
+    @property
+    def left_out(self) -> NDArray[np.bool_]:
+        """Samples `[N]` that nothing can be learnt from."""
+        return self.undecodable if self.stuck is None else self.undecodable | self.stuck
 
     def line(self) -> str:
         """One line for the user."""
@@ -44,9 +60,18 @@ class Coverage:
             text += f", {missing:,} " + ("use their hard labels" if self.hard else "have no stored labels")
         if self.undecodable.any():
             text += f", {int(self.undecodable.sum()):,} left out (image not decodable)"
+        text += self._partners_text()
         if self.teachers_classes:
             text += "; the classes are the teacher's own, so hard labels are not used"
         return text
+
+    def _partners_text(self) -> str:
+        stuck = 0 if self.stuck is None else int(self.stuck.sum())
+        text = ""
+        if self.undrawable:
+            count = f"{'' if self.counted else 'about '}{self.undrawable:,} of their {self.views:,} views"
+            text = f", {count} give way to another (they are mixed with images that are not here)"
+        return text + (f", {stuck:,} left out (no view of theirs can be drawn)" if stuck else "")
 
 
 def match(source: Source, reinforcement: Reinforcement, missing: str = "error") -> Coverage:
@@ -72,6 +97,34 @@ def match(source: Source, reinforcement: Reinforcement, missing: str = "error") 
         )
     _check_missing(source, coverage)
     return coverage
+
+
+def with_partners(coverage: Coverage, partners: Partners, hashes_N: NDArray[np.uint64], views: int) -> Coverage:
+    """The same, with what comes of views that are mixed with images that the source does not have.
+
+    Args:
+        coverage: from `match`.
+        partners: of the same source and reinforcement.
+        hashes_N: id hash of every sample.
+        views: V, stored per sample.
+    """
+    known = np.flatnonzero((coverage.rows >= 0) & ~coverage.undecodable)
+    total = len(known) * views
+    if partners.complete or not total:
+        return replace(coverage, views=total)
+    step = -(-total // COUNTED_VIEWS)
+    looked_at = range(0, total, step)
+    lost = sum(not partners.drawable(int(hashes_N[known[pair // views]]), pair % views) for pair in looked_at)
+    stuck_N = np.zeros(len(coverage.rows), bool)
+    for index in known[coverage.labels[known] < 0].tolist():
+        stuck_N[index] = partners.next_view(int(hashes_N[index]), 0) is None
+    return replace(
+        coverage,
+        views=total,
+        undrawable=round(lost * total / len(looked_at)),
+        counted=step == 1,
+        stuck=stuck_N,
+    )
 
 
 def look_up(source: Source, reinforcement: Reinforcement) -> Coverage:

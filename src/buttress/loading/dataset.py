@@ -50,8 +50,9 @@ class ReinforcedDataset(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         store = reinforcement if isinstance(reinforcement, Reinforcement) else open_reinforcement(Path(reinforcement))
         self._batches = ReinforcedBatches(open_source(source), store, size=size, p=p, missing=missing, seed=seed)
-        if self._batches.coverage.changed or self._batches.coverage.teachers_classes:
-            note(self._batches.coverage.line())
+        coverage = self._batches.coverage
+        if coverage.changed or coverage.teachers_classes or coverage.undrawable:
+            note(coverage.line())
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         self._scale = None if normalize is None else tuple(torch.tensor(v).view(3, 1, 1) for v in normalize)

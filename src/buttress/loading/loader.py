@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from buttress.errors import ButtressError, SourceError
@@ -132,18 +133,30 @@ class BatchLoader:
 def _to_torch(arrays: ArrayBatch, batches: Batches) -> Batch:
     images_BCHW = torch.from_numpy(arrays.views_BHWC).permute(0, 3, 1, 2)
     ids = tuple(batches.source.ids[i] for i in arrays.index_B.tolist())
-    labels_B = torch.from_numpy(arrays.labels_B).long()
     if arrays.values_BK is None or arrays.ids_BK is None or arrays.rest_B is None:
-        return Batch(images_BCHW, labels_B, ids, teacher_views=arrays.teacher_views)
+        labels = _labels(arrays, batches)
+        mixed = isinstance(labels, SparseTargets)
+        return Batch(images_BCHW, labels, ids, mixed=mixed, teacher_views=arrays.teacher_views)
     assert batches.classes is not None
-    targets = SparseTargets(
-        values=torch.from_numpy(arrays.values_BK),
-        ids=torch.from_numpy(arrays.ids_BK).long(),
-        rest=torch.from_numpy(arrays.rest_B),
-        classes=len(batches.classes),
-    )
+    targets = _sparse(arrays.values_BK, arrays.ids_BK, arrays.rest_B, len(batches.classes))
+    if arrays.mixed:
+        return Batch(images_BCHW, targets, ids, mixed=True)
     truth_B = None if arrays.truth_B is None else torch.from_numpy(arrays.truth_B)
-    return Batch(images_BCHW, targets, ids, labels=labels_B, truth=truth_B)
+    return Batch(images_BCHW, targets, ids, labels=_labels(arrays, batches), truth=truth_B)
+
+
+def _labels(arrays: ArrayBatch, batches: Batches) -> SparseTargets | Tensor:
+    """Hard labels: int64 `[B]`, of mixed views sparse. Where no sample has one, there is nothing to mix."""
+    if batches.label_classes and (arrays.own_share_B < 1).any():
+        return _sparse(*arrays.label_masses(), batches.label_classes)
+    return torch.from_numpy(arrays.labels_B).long()
+
+
+def _sparse(
+    values_BK: NDArray[np.float32], ids_BK: NDArray[np.int32], rest_B: NDArray[np.float32], classes: int
+) -> SparseTargets:
+    ids = torch.from_numpy(ids_BK).long()
+    return SparseTargets(values=torch.from_numpy(values_BK), ids=ids, rest=torch.from_numpy(rest_B), classes=classes)
 
 
 def _as_is(arrays: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.sources import Source, id_hashes
+from buttress.sources import Source, id_hash, id_hashes
+from buttress.store.partners import Partners
 from buttress.store.reader import Reinforcement
-from buttress.views.render import Renderer
 
 TOP = 3
 
@@ -18,6 +18,8 @@ def gallery(
     source: Source, truths: NDArray[np.int32], store: Reinforcement, *, size: int, count: int
 ) -> tuple[list[NDArray[np.uint8]], list[dict[str, Any]]]:
     """Of some images the view that the teacher is least sure of; up to half of them with a wrong label.
+
+    Views that are mixed with an image that is not here are not shown.
 
     Args:
         source: labelled images.
@@ -29,16 +31,20 @@ def gallery(
     Returns: the views, each uint8 [size, size, 3]; and of each, as JSON, `id`, `view`, `label`, `truth`, `planted`
         (whether those two differ) and `top`, the three likeliest classes with their probabilities.
     """
-    renderer = Renderer(store.card.policy, store.card.seed)
     rows = store.rows_of(id_hashes(source.ids))
+    partners = Partners(source, store, rows)
     usable = np.flatnonzero((rows >= 0) & ~np.isin(rows, store.absent_rows) & (source.labels >= 0))
     wrong = source.labels[usable] != truths[usable]
     chosen = [*usable[wrong][: count // 2], *usable[~wrong]][:count]
     images, shown = [], []
     for index in map(int, chosen):
         sample, row = source[index], int(rows[index])
-        view = min(range(store.views), key=lambda view: store.target(row, view)[0][0])
-        images.append(renderer.views(sample.data, int(id_hashes([sample.id])[0]), [view], size)[0])
+        sample_hash = id_hash(sample.id)
+        drawable = [view for view in range(store.views) if partners.drawable(sample_hash, view)]
+        if not drawable:
+            continue
+        view = min(drawable, key=lambda view: store.target(row, view)[0][0])
+        images.append(partners.renderer.views(sample.data, sample_hash, [view], size, partners.picture)[0])
         shown.append({"id": sample.id, "view": view, **_said(store, row, view), **_labels(source, truths, index)})
     return images, shown
 

@@ -92,7 +92,10 @@ class Reinforcement:
 
     @cached_property
     def absent_rows(self) -> NDArray[np.int64]:
-        """Rows, ascending, whose image could not be decoded; they have no labels in any view."""
+        """Rows, ascending, whose image could not be decoded; they have no labels in any view.
+
+        Nor have other rows in the views that are mixed with one of these (`buttress.store.partners`).
+        """
         return np.flatnonzero(self.content_hashes == 0)
 
     def rows_of(self, id_hashes_M: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -158,9 +161,7 @@ class Reinforcement:
         """
         records_BS = self.records(rows_B, views)
         if len(self.absent_rows):
-            absent_B = self.codec.absent(records_BS)
-            if absent_B.any():
-                self._refuse_absent(int(np.asarray(rows_B)[absent_B][0]))
+            self._refuse_any_absent(rows_B, records_BS)
         return self.codec.decode(records_BS)
 
     def truth(self, rows_B: NDArray[np.integer], views: int | NDArray[np.integer]) -> NDArray[np.float32]:
@@ -182,8 +183,8 @@ class Reinforcement:
             labels_B = self._comparable_labels(rows_B)
             return truth_of_targets(*self.targets(rows_B, views), labels_B=labels_B, classes=len(self.classes))
         truth_B = decode_log8(self._gathered(TRUTH, (), rows_B, views))
-        if (absent_B := np.isin(rows_B, self.absent_rows)).any():
-            self._refuse_absent(int(np.asarray(rows_B)[absent_B][0]))
+        if len(self.absent_rows):
+            self._refuse_any_absent(rows_B, self.records(rows_B, views))
         return np.where(self.hard_labels[rows_B] >= 0, truth_B, np.float32(np.nan))
 
     def _comparable_labels(self, rows_B: NDArray[np.integer]) -> NDArray[np.int32]:
@@ -246,8 +247,14 @@ class Reinforcement:
         columns = [self.part(parts[0]).column(name) for parts in self._parts_of_block]
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
+    def _refuse_any_absent(self, rows_B: NDArray[np.integer], records_BS: NDArray[np.uint8]) -> None:
+        absent_B = self.codec.absent(records_BS)
+        if absent_B.any():
+            self._refuse_absent(int(np.asarray(rows_B)[absent_B][0]))
+
     def _refuse_absent(self, row: int) -> None:
         raise StoreError(
-            f"{self.path}: row {row} has no labels, for its image could not be decoded when it was labelled; "
+            f"{self.path}: row {row} has no labels, for its image, or the one that the view is mixed with, could not "
+            "be decoded when it was labelled; "
             "leave it out (Reinforcement.absent_rows), or mend the image and label anew into another folder"
         )

@@ -18,6 +18,7 @@ from buttress.store.part import PART_NAME, Part, damaged
 from buttress.store.probes import PROBES_NAME
 from buttress.store.reader import Reinforcement, open_reinforcement
 from buttress.store.rows import INDEX_NAME, index_bytes, index_is_whole
+from buttress.views.draw import Drawer
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,39 +100,60 @@ def _part_problems(reinforcement: Reinforcement, entry: PartEntry) -> Iterator[P
             return
         first = reinforcement.part(_first_of_block(reinforcement, entry))
         bad_N = np.broadcast_to(first.column("content_hashes") == 0, (entry.rows[1] - entry.rows[0],))
+        hashes_N = first.column("id_hashes")
         for view in range(*entry.views):
-            wrong = _wrong_record(reinforcement.codec, part.plane(view, reinforcement.codec.stride), bad_N)
+            plane_NS = part.plane(view, reinforcement.codec.stride)
+            absent_N = reinforcement.codec.absent(plane_NS) & ~bad_N
+            lost_N = _without_partner(reinforcement, hashes_N, view, absent_N) if absent_N.any() else absent_N
+            wrong = _wrong_record(reinforcement.codec, plane_NS, bad_N, lost_N)
             if wrong is not None:
                 row, what = entry.rows[0] + wrong[0], wrong[1]
                 yield _problem(damaged(part.path, part.name, f"plane of view {view}, row {row}", f"the row {what}"))
                 return
         if reinforcement.card.has_truth:
-            yield from _truth_problems(part, entry, bad_N | (first.column("hard_labels") < 0))
+            yield from _truth_problems(part, entry, reinforcement.codec, first.column("hard_labels") < 0)
     except DamageError as damage:
         yield _problem(damage)
     except StoreError as failure:
         yield Problem(reinforcement.path / f"{entry.name}.safetensors", "labels", str(failure))
 
 
-def _truth_problems(part: Part, entry: PartEntry, without_N: NDArray[np.bool_]) -> Iterator[Problem]:
-    """The first truth that stands where there is none: in rows without an image or a hard label."""
+def _truth_problems(
+    part: Part, entry: PartEntry, codec: TopKLog8, unlabelled_N: NDArray[np.bool_]
+) -> Iterator[Problem]:
+    """The first truth that stands where there is none: in rows without a hard label, beside records that are absent."""
     for view in range(*entry.views):
-        wrong_N = (part.numbers(TRUTH, view) != 0) & without_N
+        wrong_N = (part.numbers(TRUTH, view) != 0) & (unlabelled_N | codec.absent(part.plane(view, codec.stride)))
         if wrong_N.any():
             place = f"truth of view {view}, row {entry.rows[0] + int(np.argmax(wrong_N))}"
-            yield _problem(damaged(part.path, part.name, place, "the row has a truth, but no image or no hard label"))
+            yield _problem(damaged(part.path, part.name, place, "the row has a truth, but no record or no hard label"))
             return
 
 
-def _wrong_record(codec: TopKLog8, plane_NS: NDArray[np.uint8], bad_N: NDArray[np.bool_]) -> tuple[int, str] | None:
+def _without_partner(
+    reinforcement: Reinforcement, hashes_N: NDArray[np.uint64], view: int, asked_N: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Which of the rows asked about are mixed, in this view, with an image that could not be decoded."""
+    card = reinforcement.card
+    drawer, lost_N = Drawer(card.policy, card.seed, card.source.rows), np.zeros_like(asked_N)
+    for row in np.flatnonzero(asked_N).tolist():
+        mix = drawer.mix(int(hashes_N[row]), view)
+        lost_N[row] = mix is not None and reinforcement.content_hashes[mix.partner] == 0
+    return lost_N
+
+
+def _wrong_record(
+    codec: TopKLog8, plane_NS: NDArray[np.uint8], bad_N: NDArray[np.bool_], lost_N: NDArray[np.bool_]
+) -> tuple[int, str] | None:
     """The first row of a plane that no labelling writes, and what it does: its checksum may fit all the same.
 
     Args:
         plane_NS: the records of one view.
         bad_N: rows whose image could not be decoded, and which are absent for it.
+        lost_N: rows that are absent in this view, for their partner's could not.
     """
-    absent_N = codec.absent(plane_NS)
-    wrong_N = (absent_N != bad_N) | ~(absent_N | codec.ids_hold(plane_NS))
+    absent_N = codec.absent(plane_NS) & ~lost_N
+    wrong_N = (absent_N != bad_N) | ~(absent_N | lost_N | codec.ids_hold(plane_NS))
     if not wrong_N.any():
         return None
     row = int(np.argmax(wrong_N))

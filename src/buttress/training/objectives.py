@@ -35,7 +35,7 @@ PerSample = Callable[[Tensor, SparseTargets], Tensor]
 class Targets:
     """What a step has to learn: soft targets, hard labels (int64 `[B]`, -1 = none; of mixed views sparse), or both.
 
-    truth: what the teacher thinks of the sample's own class, `[B]`, 0..1; NaN = not known.
+    truth: what the teacher thinks of the sample's own class, `[B]`, 0..1; NaN = not known, or a mixed view.
     """
 
     soft: SparseTargets | None
@@ -149,9 +149,10 @@ class OnlineObjective(TargetObjective):
         assert batch.teacher_views is not None
         probabilities_BC = torch.from_numpy(self.teacher.probabilities(batch.teacher_views)).to(batch.images.device)
         truth_B = None
-        if isinstance(hard, Tensor) and self.settings.truth_floor:
-            own_B = probabilities_BC.gather(1, hard.clamp_min(0)[:, None])[:, 0]
-            truth_B = torch.where(hard >= 0, own_B, torch.nan)
+        if hard is not None and self.settings.truth_floor:
+            labels_B = only_class(hard)
+            own_B = probabilities_BC.gather(1, labels_B.clamp_min(0)[:, None])[:, 0]
+            truth_B = torch.where(labels_B >= 0, own_B, torch.nan)
         return Targets(soft=dense_targets(probabilities_BC), hard=hard, truth=truth_B)
 
 
@@ -249,6 +250,13 @@ def mass(hard: SparseTargets) -> Tensor:
 def sparse(hard: SparseTargets | Tensor, classes: int) -> SparseTargets:
     """Hard labels of either form as targets."""
     return one_hot(hard, classes) if isinstance(hard, Tensor) else hard
+
+
+def only_class(hard: SparseTargets | Tensor) -> Tensor:
+    """The class of each hard label, int64 `[B]`; -1 where there is none, or views of two classes are mixed."""
+    if isinstance(hard, Tensor):
+        return hard
+    return torch.where(hard.values.amax(dim=1) == 1, likeliest(hard), -1)
 
 
 def likeliest(targets: SparseTargets) -> Tensor:

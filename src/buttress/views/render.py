@@ -155,7 +155,29 @@ class Renderer:
 
         Raises: UndecodableImage; `out_HWC` is then left as it was.
         """
-        self._draw_into(decode(data), id_hash, view, out_HWC, pictures)
+        self.view_into_each(data, id_hash, view, [out_HWC], pictures)
+
+    def view_into_each(
+        self,
+        data: bytes | Pixels,
+        id_hash: int,
+        view: int,
+        outs: Sequence[Pixels],
+        pictures: Pictures | None = None,
+    ) -> None:
+        """`view_into` rows of several sizes, from one decode of the image, and of the one that it is mixed with.
+
+        Raises: UndecodableImage; `outs` are then left as they were.
+        """
+        image_HWC = decode(data)
+        parameters = self._drawer.parameters(id_hash, view, size_of(image_HWC))
+        partner: tuple[Pixels, ViewParameters] | None = None
+        if parameters.mix is not None:
+            assert pictures is not None, "a policy that mixes needs the pictures of other rows"
+            partner = self._partner(parameters.mix.partner, view, pictures)
+        for out_HWC in outs:
+            partner_HWC = None if partner is None else render(*partner, out_HWC.shape[:2])
+            render(image_HWC, parameters, out_HWC.shape[:2], out_HWC, partner_HWC)
 
     def views(
         self,
@@ -173,28 +195,17 @@ class Renderer:
         height, width = (size, size) if isinstance(size, int) else size
         views_VHWC = np.empty((len(views), height, width, 3), dtype=np.uint8)
         for view, out_HWC in zip(views, views_VHWC, strict=True):
-            self._draw_into(image_HWC, id_hash, view, out_HWC, pictures)
+            self.view_into(image_HWC, id_hash, view, out_HWC, pictures)
         return views_VHWC
 
-    def _draw_into(
-        self, image_HWC: Pixels, id_hash: int, view: int, out_HWC: Pixels, pictures: Pictures | None
-    ) -> None:
-        parameters = self._drawer.parameters(id_hash, view, size_of(image_HWC))
-        partner_HWC = None
-        if parameters.mix is not None:
-            assert pictures is not None, "a policy that mixes needs the pictures of other rows"
-            partner_HWC = self._partner(parameters.mix.partner, view, out_HWC, pictures)
-        render(image_HWC, parameters, out_HWC.shape[:2], out_HWC, partner_HWC)
-
-    def _partner(self, row: int, view: int, out_HWC: Pixels, pictures: Pictures) -> Pixels:
-        """The partner's own view of the same number and size, not mixed."""
+    def _partner(self, row: int, view: int, pictures: Pictures) -> tuple[Pixels, ViewParameters]:
+        """The image of the partner, and what happens to its own view of the same number, not mixed."""
         try:
             data, id_hash = pictures(row)
             image_HWC = decode(data)
         except UndecodableImage as failure:
             raise UndecodablePartner(row, str(failure)) from failure
-        parameters = self._drawer.parameters(id_hash, view, size_of(image_HWC))._replace(mix=None)
-        return render(image_HWC, parameters, out_HWC.shape[:2])
+        return image_HWC, self._drawer.parameters(id_hash, view, size_of(image_HWC))._replace(mix=None)
 
     def __reduce__(self) -> tuple[type[Renderer], tuple[Policy, int, int | None]]:
         return Renderer, (self.policy, self.seed, self.rows)
