@@ -42,7 +42,8 @@ def train(
         reinforcement: what a teacher said about these images (buttress reinforce).
         val: labelled images to score on after each epoch.
         targets: hard or reinforced; the default is reinforced where there is a reinforcement.
-        policy: augmentation for hard labels: crop, randaug (the default), small, or a JSON file.
+        policy: augmentation for hard labels: crop, randaug (the default), mix, mix+randaug, small, small-mix,
+            small-mix+randaug, or a JSON file.
         missing: what to do with images that the reinforcement does not know: stop, or train them on their hard label.
         size: side of the training views in pixels; the default is the model's own.
         epochs: passes over the data.
