@@ -12,6 +12,8 @@ from buttress.labelling import block as block_module
 from buttress.labelling import label, plan, pool
 from buttress.labelling.label import label_source
 from buttress.labelling.rerun import rerun, teacher_of
+from buttress.labelling.row_images import RowImages
+from buttress.labelling.row_memory import RowMemory, read_memory
 from buttress.labelling.settings import LabelSettings
 from buttress.loading.batches import ReinforcedBatches
 from buttress.loading.order import view_of_epoch
@@ -360,6 +362,33 @@ def capture(action):
     with contextlib.redirect_stderr(io.StringIO()) as text:
         action()
     return text.getvalue()
+
+
+def test_a_block_by_itself_asks_for_the_whole_source_too(source):
+    images = RowImages(source, np.array([0, -1]), np.array([5, 6], np.uint64), frozenset())
+    assert images.load(0)[1] == 5
+    with pytest.raises(LabellingError, match=r"row 1: views are mixed with its image, which is not in .*whole source"):
+        images.load(1)
+
+
+def test_a_damaged_memory_is_none(tmp_path):
+    memory = RowMemory.of(np.arange(9, dtype=np.uint64))
+    memory.learn(np.array([2, 7]), np.arange(9, dtype=np.uint64) * 11)
+    memory.write(tmp_path / "rows")
+    again = read_memory(tmp_path / "rows")
+    contents, known = np.full(12, 5, np.uint64), np.arange(12) == 2
+    again.recall(contents, known)
+    assert contents.tolist() == [5, 5, 5, 5, 5, 5, 5, 77, 5, 5, 5, 5]  # row 2 was known already
+    assert np.flatnonzero(known).tolist() == [2, 7]
+    data = bytearray((tmp_path / "rows").read_bytes())
+    for place in (0, len(data) // 2, len(data) - 1):
+        data[place] ^= 1
+        (tmp_path / "rows").write_bytes(data)
+        assert read_memory(tmp_path / "rows") is None
+        data[place] ^= 1
+    (tmp_path / "rows").write_bytes(data[:20])
+    assert read_memory(tmp_path / "rows") is None
+    assert read_memory(tmp_path / "absent") is None
 
 
 def test_a_damaged_block_of_partners_is_not_made_again_under_other_rows(source, colour_teacher, tmp_path):
