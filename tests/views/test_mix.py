@@ -6,7 +6,7 @@ from math import floor, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buttress.errors import PolicyError
@@ -66,6 +66,7 @@ def test_half_of_the_views_have_each_op_and_shares_are_even():
     assert np.bincount(shares) / len(mixes) == pytest.approx([0.1] * 10, abs=0.02)
 
 
+@settings(deadline=None)
 @given(id_hash=UINT64, view=st.integers(0, 1000), size=st.sampled_from([(16, 16), (64, 64), (224, 224), (96, 160)]))
 def test_the_own_share_is_what_is_seen_of_the_own_image_at_any_size(id_hash, view, size):
     """A white image mixed with a black one is as bright as the own share."""
@@ -76,6 +77,7 @@ def test_the_own_share_is_what_is_seen_of_the_own_image_at_any_size(id_hash, vie
     assert 0 <= mix.own_share <= mix.mixup
 
 
+@settings(deadline=None)
 @given(weight=st.floats(0.5, 1.0))
 def test_mixup_rounds_the_exact_sum_to_the_nearest_level(weight):
     own, partner = (levels.astype(np.uint8) for levels in np.mgrid[0:256, 0:256])
@@ -113,6 +115,7 @@ def test_the_partner_shows_its_own_view_of_the_same_number(name):
     assert 12 <= mixed < 24
 
 
+@settings(deadline=None)
 @given(id_hash=UINT64, view=st.integers(0, 1000))
 def test_an_image_mixed_with_itself_stays_as_it_is(id_hash, view):
     image = probe_image()
