@@ -108,7 +108,7 @@ def settings(function: Callable[..., Any], words: Sequence[str]) -> dict[str, An
     arguments = arguments_of(function)
     parser = build_parser(function, arguments)
     if "-h" in words or "--help" in words:
-        parser.print_help()
+        print(re.sub(r", --\S+\+ \S+", "", parser.format_help()), end="")  # `--teacher+`: not our way to add to a list
         return None
     given = _parsed(parser, arguments, flag_words(words, arguments), "")
     recipe = given.pop("recipe", None)
