@@ -29,7 +29,7 @@ from buttress.signature import REQUIRED, Argument, arguments_of, keyword_argumen
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-VERBS = ("reinforce", "verify", "train", "evaluate", "demo")
+VERBS = ("reinforce", "verify", "train", "evaluate", "fold", "demo")
 PACKAGE = "buttress.commands"
 MISUSE = 2
 INTERRUPTED = 130
