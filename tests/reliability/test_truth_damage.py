@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from buttress.errors import StoreError
 from buttress.store.card import Card
 from buttress.store.card_file import read_card
-from buttress.store.reader import Reinforcement
+from buttress.store.reader import Reinforcement, open_reinforcement
 from buttress.store.verify import check_integrity
 from store.small_store import Plan
 
@@ -87,6 +89,18 @@ def test_R2_swapped_planes_of_truth_are_refused(tmp_path):
     with pytest.raises(StoreError, match="truth of view 0, rows 0-2: its checksum does not fit"):
         read_truth(folder, read_card(folder), plan)
     assert not check_integrity(folder).whole
+
+
+def test_R8_a_folder_with_truth_reads_as_ever(tmp_path):
+    golden = json.loads((Path(__file__).parents[1] / "golden" / "truth.json").read_text())
+    for name, data in golden["files"].items():
+        (tmp_path / name).write_bytes(base64.b64decode(data))
+    reinforcement = open_reinforcement(tmp_path)
+    assert check_integrity(tmp_path).whole
+    truth_VN = np.stack([reinforcement.truth(np.arange(4), view) for view in range(3)])
+    expected = np.array([[np.nan if value is None else value for value in row] for row in golden["truth"]])
+    np.testing.assert_allclose(truth_VN, expected, rtol=1e-6)
+    assert np.isnan(truth_VN).any()
 
 
 def test_a_part_without_the_truth_that_the_card_lists_is_damaged(tmp_path):
