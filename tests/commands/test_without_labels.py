@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from buttress.cli import main
-from buttress.labelling.label import label_source
-from buttress.labelling.settings import LabelSettings
 from buttress.loading.batches import ReinforcedBatches
 from buttress.runs.run import open_run
-from buttress.sources import Relabelled, open_source
+from buttress.sources import open_source
 from buttress.store.reader import open_reinforcement
-from buttress.teachers.teacher import TeacherSpec
-from buttress.training.settings import TrainingSettings
-from buttress.training.train import TrainingData, train_on_source
-from buttress.views.presets import preset
 
 MODEL = "timm:test_resnet"
 
@@ -53,19 +50,35 @@ def test_an_unlabelled_folder_teaches_the_teachers_classes(photos, loose, colour
     assert "24 images" in capsys.readouterr().out
 
 
-def test_images_of_which_some_have_a_label(photos, colour_teacher, tmp_path):
-    source = open_source(f"folder:{photos}")
-    partly = Relabelled(source, np.where(np.arange(24) % 4 == 0, source.labels, -1))
-    spec = TeacherSpec(uri=colour_teacher, source_classes=partly.classes)
-    label_source(partly, spec, preset("crop"), LabelSettings(views=2, k=2, workers=0), tmp_path / "plus")
-    store = open_reinforcement(tmp_path / "plus")
-    assert store.hard_labels.tolist() == partly.labels.tolist()
-    batch = ReinforcedBatches(partly, store, size=24, p=0.0).batch(range(24), 0)
+@pytest.fixture
+def partly(photos, tmp_path):
+    """URI of the photos in a Parquet file that labels every fourth."""
+    paths = sorted(photos.rglob("*.png"))
+    classes = ["blue", "green", "red"]
+    columns = {
+        "image": [{"bytes": path.read_bytes(), "path": path.name} for path in paths],
+        "label": [classes.index(path.parent.name) if i % 4 == 0 else None for i, path in enumerate(paths)],
+    }
+    table = pa.table(columns).replace_schema_metadata({"label_names": json.dumps(classes)})
+    pq.write_table(table, tmp_path / "photos.parquet")
+    return f"parquet:{tmp_path / 'photos.parquet'}"
+
+
+def test_images_of_which_some_have_a_label(partly, photos, colour_teacher, tmp_path, capsys):
+    plus, out = str(tmp_path / "plus"), tmp_path / "run"
+    words = ["--source", partly, "--teacher", colour_teacher, "--views=3", "--k=2", "--workers=0", "--truth"]
+    assert main(["reinforce", *words, "--out", plus]) == 0
+    assert "agrees with your labels on 6 of 6 images" in capsys.readouterr().err
+    assert main(["verify", plus, "--source", partly]) == 0
+    source, store = open_source(partly), open_reinforcement(plus)
+    assert store.hard_labels.tolist() == source.labels.tolist()
+    assert (np.isnan(store.truth(np.arange(24), 1)) == (source.labels < 0)).all()
+    batch = ReinforcedBatches(source, store, size=24, p=0.0).batch(range(24), 0)
     assert batch.values_BK is not None
-    hard_B = batch.values_BK[:, 0] == 1
-    np.testing.assert_array_equal(hard_B, partly.labels >= 0)  # with p = 0 all that has a label takes it
-    settings = TrainingSettings(epochs=1, batch=8, workers=0)
-    data = TrainingData(source=partly, reinforcement=store)
-    run = train_on_source(data, model=MODEL, out=tmp_path / "run", settings=settings, size=32)
-    assert run.finished
-    assert run.classes == ("blue", "green", "red")
+    np.testing.assert_array_equal(batch.values_BK[:, 0] == 1, source.labels >= 0)  # at p = 0 a label is taken if any
+    train = ["--model", MODEL, "--data", partly, "--reinforcement", plus, "--val", f"folder:{photos}"]
+    train += ["--size=32", "--epochs=8", "--batch=8", "--lr=0.01", "--workers=0", "--out", str(out)]
+    assert main(["train", *train]) == 0
+    losses = [line["loss"] for line in open_run(out).read_metrics()]
+    assert losses[-1] < losses[0]
+    assert open_run(out).classes == ("blue", "green", "red")
