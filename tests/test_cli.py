@@ -430,11 +430,13 @@ def test_R32_a_flag_of_several_values_reads_the_same_from_flags_and_yaml(words, 
 
 
 def test_R30_wrong_values_of_a_list_are_told_in_one_line(capsys):
-    for words in (["--teacher-weights", "2,x"], ["--teacher-weights="], ["--teacher"]):
+    for words in (["--teacher-weights", "2,x"], ["--teacher-weights"], ["--teacher"], ["--teacher+=a"]):
         assert cli.main(["reinforce", "--source=x", "--out=o", *words]) == 2
         line = capsys.readouterr().err
         assert line.count("\n") == 1
-        assert words[0].rstrip("=") in line
+        assert words[0].rstrip("+=a") in line
+    assert cli.main(["reinforce", "--help"]) == 0
+    assert "+" not in capsys.readouterr().out  # jsonargparse's own way to add to a list, which is not ours
 
 
 @pytest.mark.parametrize("verb", ["", *cli.VERBS])

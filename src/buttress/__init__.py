@@ -22,6 +22,7 @@ _PUBLIC = {
     "Subset": "buttress.sources",
     "TeacherSpec": "buttress.teachers.teacher",
     "evaluate": "buttress.commands.evaluate",
+    "fold": "buttress.commands.fold",
     "open_reinforcement": "buttress.store.reader",
     "open_run": "buttress.runs.run",
     "open_source": "buttress.sources",

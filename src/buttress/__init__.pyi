@@ -1,4 +1,5 @@
 from buttress.commands.evaluate import evaluate as evaluate
+from buttress.commands.fold import fold as fold
 from buttress.commands.reinforce import reinforce as reinforce
 from buttress.commands.train import train as train
 from buttress.commands.verify import verify as verify

@@ -29,7 +29,7 @@ from buttress.signature import REQUIRED, Argument, arguments_of, keyword_argumen
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-VERBS = ("reinforce", "verify", "train", "refine", "evaluate", "demo")
+VERBS = ("reinforce", "verify", "train", "refine", "evaluate", "fold", "demo")
 PACKAGE = "buttress.commands"
 MISUSE = 2
 INTERRUPTED = 130
@@ -112,7 +112,7 @@ def settings(function: Callable[..., Any], words: Sequence[str]) -> dict[str, An
     arguments = arguments_of(function)
     parser = build_parser(function, arguments)
     if "-h" in words or "--help" in words:
-        parser.print_help()
+        print(re.sub(r", --\S+\+ \S+", "", parser.format_help()), end="")  # `--teacher+`: not our way to add to a list
         return None
     given = _parsed(parser, arguments, flag_words(words, arguments), "")
     recipe = given.pop("recipe", None)

@@ -13,7 +13,7 @@ from buttress.labelling.settings import LabelSettings
 from buttress.loading.coverage import match
 from buttress.sources import Subset, id_hash, open_source
 from buttress.store.reader import open_reinforcement
-from buttress.teachers.teacher import TeacherSpec
+from buttress.teachers import EnsembleSpec, TeacherSpec
 from buttress.views.presets import preset
 from buttress.views.render import Renderer
 
@@ -47,6 +47,31 @@ def test_quantising_costs_next_to_nothing(real_data, source, tmp_path, capsys, c
     assert np.quantile(losses, 0.99) <= 1e-3
     again = rerun(source, store, match(source, store).rows, teacher_of(store).open(), 32)
     assert again.mean <= 0.02
+
+
+def test_two_real_teachers_are_stored_as_the_mean_of_what_they_say(real_data, source, tmp_path):
+    few = Subset(source, range(0, 16, 5))
+    names, sizes = ("tf_efficientnet_lite0", "mobilenetv2_100"), (128, 160)
+    members = tuple(
+        TeacherSpec(uri=f"timm:{name}@{real_data}/weights/{name}.fp16.safetensors", size=size, classes="teacher")
+        for name, size in zip(names, sizes, strict=True)
+    )
+    spec = EnsembleSpec(members=members, weights=(2.0, 1.0))
+    label_source(few, spec, preset("crop"), LabelSettings(views=2, workers=0, k=10), tmp_path / "plus")
+    store = open_reinforcement(tmp_path / "plus")
+    assert store.card.teachers[0]["mean"] != store.card.teachers[1]["mean"]
+    alone = [member.open() for member in members]
+    renderer = Renderer(store.card.policy, 0)
+    apart = 0.0
+    for row in range(len(few)):
+        data, id_ = few[row].data, id_hash(few[row].id)
+        said = [one.probabilities(renderer.views(data, id_, [1], one.size))[0].astype(np.float64) for one in alone]
+        values, ids, _ = store.targets(np.array([row]), 1)
+        np.testing.assert_allclose(values[0], (2 * said[0] + said[1])[ids[0]] / 3, rtol=0.05, atol=1e-5)
+        apart = max(apart, float(np.abs(said[0] - said[1]).max()))
+    assert apart > 0.05, "the two agree too well to tell a mean from either"
+    again = rerun(few, store, match(few, store).rows, teacher_of(store).open(), 8)
+    assert again.largest <= 0.02
 
 
 def losses_of(source, store, opened):

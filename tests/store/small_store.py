@@ -16,8 +16,10 @@ from buttress.store.card import (
     SourceInfo,
     settings_digest,
     standard_fields,
+    truth_field,
 )
 from buttress.store.codec import TopKLog8, top_k
+from buttress.store.truth import encode_log8
 from buttress.store.writer import PartColumns, write_card, write_index, write_part, write_probes
 from buttress.views.policy import HorizontalFlip, Policy, RandomResizedCrop
 
@@ -59,10 +61,18 @@ class Plan:
         rows, views, k, classes: sizes.
         bad: rows whose image could not be decoded.
         seed: of the numbers.
+        truth: whether the hard labels' probabilities are stored too.
     """
 
     def __init__(
-        self, rows: int, views: int, k: int = 3, classes: int = 7, bad: tuple[int, ...] = (), seed: int = 0
+        self,
+        rows: int,
+        views: int,
+        k: int = 3,
+        classes: int = 7,
+        bad: tuple[int, ...] = (),
+        seed: int = 0,
+        truth: bool = False,
     ) -> None:
         generator = np.random.default_rng(seed)
         self.rows, self.views, self.k, self.classes, self.bad = rows, views, k, classes, bad
@@ -76,7 +86,15 @@ class Plan:
         self.hard_labels = generator.integers(-1, classes, rows).astype(np.int32)
         self.content_hashes = generator.integers(1, 2**64, rows, dtype=np.uint64)
         self.content_hashes[list(bad)] = 0
+        self.truth_VN = self._truth() if truth else None
+        self.fields = (*standard_fields(k, classes), *([truth_field()] if truth else []))
         self.digest = self.card_digest()
+
+    def _truth(self) -> NDArray[np.uint8]:
+        """Codes `[V, N]` of the hard labels' probabilities; 0 where there is no label or no image."""
+        said_VN = self.probabilities_VNC[:, np.arange(self.rows), np.maximum(self.hard_labels, 0)]
+        without_N = (self.hard_labels < 0) | (self.content_hashes == 0)
+        return np.where(without_N, 0, encode_log8(said_VN)).astype(np.uint8)
 
     def card_digest(self) -> str:
         """Digest of the settings, class names among them."""
@@ -88,6 +106,7 @@ class Plan:
             renderer=RENDERER,
             teachers=[TEACHER],
             labelling=LABELLING,
+            fields=self.fields,
         )
 
     def columns(self, first: int, stop: int) -> PartColumns:
@@ -108,6 +127,7 @@ class Plan:
             labels_VNS=self.labels_VNS[views[0] : views[1], rows[0] : rows[1]],
             columns=self.columns(*rows) if views[0] == 0 else None,
             settings_digest=self.digest,
+            truth_VN=None if self.truth_VN is None else self.truth_VN[views[0] : views[1], rows[0] : rows[1]],
         )
 
     def card(self, parts: list[PartEntry], probes_sha256: str, rows: int | None = None) -> Card:
@@ -123,7 +143,7 @@ class Plan:
             source=SourceInfo(
                 uri="folder:photos", count=rows or self.rows, fingerprint="f" * 64, rows=rows or self.rows
             ),
-            fields=standard_fields(self.k, self.classes),
+            fields=self.fields,
             teachers=(TEACHER,),
             labelling=LABELLING,
             versions={"numpy": "2"},

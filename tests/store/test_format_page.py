@@ -10,6 +10,7 @@ import pytest
 
 from buttress.store.codec import TopKLog8, top_k
 from buttress.store.part import plane_crc
+from buttress.store.truth import decode_log8
 
 from .small_store import densify, random_probabilities
 
@@ -59,6 +60,13 @@ def test_the_worked_example_is_what_the_codec_does():
     for classes, value in re.findall(r"class(?:es)? ([0-9 and]+): ([0-9.]+)", found[2]):
         for class_id in classes.split(" and "):
             assert target[int(class_id)] == pytest.approx(float(value), abs=5e-6)
+
+
+def test_the_page_says_how_truth_is_read():
+    assert "`value(c)` as in records" in PAGE
+    codes = np.arange(256, dtype=np.uint8)
+    theirs = [0.0 if code == 0 else 10 ** (-6 * (255 - code) / 254) for code in range(256)]
+    np.testing.assert_allclose(decode_log8(codes), theirs, rtol=1e-6)
 
 
 def test_the_page_says_how_planes_are_checked():

@@ -132,7 +132,7 @@ def _contents(source: Source, stored: Reinforcement, coverage: Coverage) -> Chec
 def _rerun(
     source: Source, stored: Reinforcement, coverage: Coverage, teachers: list[str] | None, tolerance: float, sample: int
 ) -> Iterator[Check]:
-    from buttress.labelling.rerun import rerun, teacher_of
+    from buttress.labelling.rerun import require_same_teachers, rerun, teacher_of
     from buttress.teachers import Ensemble
 
     spec = teacher_of(stored, teachers)
@@ -141,8 +141,8 @@ def _rerun(
         what = "teacher: not" if len(spec.members) == 1 else f"teachers: {len(away)} of {len(spec.members)} away, none"
         print(f"        {what} asked again ({'; '.join(away)}; say where it is now by --teacher)")
         return
-    opened = Ensemble(spec, members)
-    result = rerun(source, stored, coverage.rows, opened, sample)
+    require_same_teachers(stored, members)
+    result = rerun(source, stored, coverage.rows, Ensemble(spec, members), sample)
     truth = " (or of the stored truth)" if stored.card.has_truth else ""
     yield (
         result.p99 <= tolerance,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from buttress.sources import Source, UndecodableImage, id_hash
 from buttress.store.partners import Partners
 from buttress.store.reader import Reinforcement
 from buttress.teachers.ensemble import Ensemble, EnsembleSpec
-from buttress.teachers.teacher import TeacherSpec
+from buttress.teachers.teacher import Teacher, TeacherSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,15 +62,16 @@ def teacher_of(reinforcement: Reinforcement, uris: Sequence[str] | None = None) 
 
 def _member(said: dict[str, Any], uri: str, classes: Sequence[str]) -> TeacherSpec:
     """How to open a teacher by what the card says of it."""
-    spec = TeacherSpec(uri=uri, classes="teacher", size=said["size"], threads=said.get("threads"))
     mapped = said.get("class_map")
-    return replace(
-        spec,
+    return TeacherSpec(
+        uri=uri,
+        size=said["size"],
         temperature=said["temperature"],
-        precision=said["precision"],
-        classes="teacher" if mapped is None else "source",
-        source_classes=None if mapped is None else tuple(classes),
+        classes="teacher" if said.get("classes") == "teacher" else "source",
+        source_classes=tuple(classes),
         class_map=None if mapped is None else {name: list(group) for name, group in mapped.items()},
+        precision=said["precision"],
+        threads=said.get("threads"),
     )
 
 
@@ -88,7 +89,7 @@ def rerun(
     Raises:
         LabellingError: another teacher than the one that made it, or nothing to compare.
     """
-    _refuse_other_teacher(reinforcement, teacher)
+    require_same_teachers(reinforcement, teacher.members)
     usable = np.flatnonzero((rows >= 0) & ~np.isin(rows, reinforcement.absent_rows))
     if not len(usable):
         raise LabellingError(f"{source.uri}: none of its samples is in {reinforcement.path}")
@@ -114,11 +115,17 @@ def rerun(
     )
 
 
-def _refuse_other_teacher(reinforcement: Reinforcement, teacher: Ensemble) -> None:
-    for was, now in zip(reinforcement.card.teachers, teacher.describe(), strict=True):
+def require_same_teachers(reinforcement: Reinforcement, members: Sequence[Teacher]) -> None:
+    """Refuse other teachers than those that made a reinforcement, in the card's order.
+
+    Raises:
+        LabellingError: weights or source of one differ.
+    """
+    for was, member in zip(reinforcement.card.teachers, members, strict=True):
+        now = member.describe()
         if any(was.get(key) != now.get(key) for key in ("weights_sha256", "source_sha256")):
             raise LabellingError(
-                f"{now['uri']}: is not the teacher that made {reinforcement.path} (its weights or source differ); "
+                f"{member.spec.uri}: is not the teacher that made {reinforcement.path} (its weights or source differ); "
                 "name the right one by --teacher"
             )
 

@@ -156,8 +156,9 @@ def look_up(source: Source, reinforcement: Reinforcement) -> Coverage:
 
 def _has_teachers_classes(source: Source, reinforcement: Reinforcement) -> bool:
     """Whether what is stored is in classes of the teacher's that are not those of the source."""
-    kept = reinforcement.card.teachers[0].get("classes") == "teacher"
-    return kept and (source.classes is None or tuple(source.classes) != tuple(reinforcement.classes))
+    return reinforcement.card.keeps_teachers_classes and (
+        source.classes is None or tuple(source.classes) != tuple(reinforcement.classes)
+    )
 
 
 def _check_classes(source: Source, reinforcement: Reinforcement) -> None:

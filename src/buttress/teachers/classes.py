@@ -83,11 +83,12 @@ def choose_classes(
     source_classes: tuple[str, ...] | None,
     class_map: Path | Mapping[str, Sequence[str | int]] | None,
     teacher: str,
+    way_out: str = _WAY_OUT,
 ) -> ClassMap:
     """Decide what becomes of a teacher's outputs.
 
     teacher_classes: its class names, None where it does not say them (then the source's must be its outputs in order).
-    mode: `source` or `teacher`. teacher: its URI, for messages.
+    mode: `source` or `teacher`. teacher: its URI, for messages. way_out: what they advise.
 
     Raises: ModelError, naming each source class without a match, with several, or that shares one with another class.
     """
@@ -103,8 +104,8 @@ def choose_classes(
             raise ModelError(f"{place}: {name!r} is not a class of the source{did_you_mean(name, wanted)}")
     if not written and teacher_classes in (None, wanted):
         return ClassMap(classes=wanted)
-    groups = _groups(wanted, written, teacher_classes, teacher, place)
-    _refuse_shared(wanted, groups, teacher_classes)
+    groups = _groups(wanted, written, teacher_classes, teacher, place, way_out)
+    _refuse_shared(wanted, groups, teacher_classes, way_out)
     return ClassMap(classes=wanted, groups=groups)
 
 
@@ -123,6 +124,7 @@ def _groups(
     teacher_classes: tuple[str, ...] | None,
     teacher: str,
     file: str,
+    way_out: str,
 ) -> tuple[tuple[int, ...], ...]:
     index = _TeacherNames(teacher_classes or ())
     groups: list[tuple[int, ...]] = []
@@ -137,7 +139,7 @@ def _groups(
         groups.append(tuple(found))
     if lost:
         shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
-        raise ModelError(f"{teacher}: no one class of the teacher's for the source's {shown}; {_WAY_OUT}")
+        raise ModelError(f"{teacher}: no one class of the teacher's for the source's {shown}; {way_out}")
     return tuple(groups)
 
 
@@ -198,7 +200,10 @@ def _written_index(entry: str | int, index: _TeacherNames, name: str, file: str)
 
 
 def _refuse_shared(
-    wanted: tuple[str, ...], groups: tuple[tuple[int, ...], ...], teacher_classes: tuple[str, ...] | None
+    wanted: tuple[str, ...],
+    groups: tuple[tuple[int, ...], ...],
+    teacher_classes: tuple[str, ...] | None,
+    way_out: str,
 ) -> None:
     owner: dict[int, str] = {}
     for name, group in zip(wanted, groups, strict=True):
@@ -206,7 +211,7 @@ def _refuse_shared(
             if index in owner:
                 shared = teacher_classes[index] if teacher_classes else f"number {index}"
                 both = f"{owner[index]!r} and {name!r}" if owner[index] != name else f"{name!r} twice"
-                raise ModelError(f"the teacher's class {shared} would stand for {both}; {_WAY_OUT}")
+                raise ModelError(f"the teacher's class {shared} would stand for {both}; {way_out}")
             owner[index] = name
 
 
