@@ -120,7 +120,7 @@ def _check_end(read: Read, position: int, size: int, place: str) -> None:
 
 def _header(block: bytes, place: str, position: int) -> _Header:
     if len(block) < BLOCK:
-        raise SourceError(f"{place}: truncated (no end mark at byte {position:,}); copy it anew, or not a tar file")
+        raise SourceError(f"{place}: truncated (no end mark at byte {position:,}) or no tar file; copy it anew")
     try:
         if not _checksum_holds(block):
             raise ValueError("checksum")

@@ -77,12 +77,13 @@ class WebDatasetSource:
 def _shards(pattern: str) -> list[str]:
     """The files that the pattern means, in its order, each once."""
     names = expand_braces(pattern)
-    if len(names) == 1:
-        found = files_of(pattern, ".tar")
-    else:
-        found = [
-            file for name in names for file in (files_of(name, ".tar") if glob.has_magic(name) else [absolute(name)])
-        ]
+    # of several names each stands for one file; that it is there shows when it is opened
+    several = len(names) > 1
+    found = [
+        file
+        for name in names
+        for file in ([absolute(name)] if several and not glob.has_magic(name) else files_of(name, ".tar"))
+    ]
     if not found:
         raise SourceError(f"{pattern}: no shard found there (a tar file, a folder of *.tar, or a pattern is expected)")
     if (repeat := first_repeat(found)) is not None:
