@@ -29,6 +29,12 @@ def open_store(url: str) -> tuple[Any, str]:
         return store, str(path)
 
 
+def canonical(url: str) -> str:
+    """One spelling of a URL that has several."""
+    store, path = open_store(url)
+    return str(store.unstrip_protocol(path))
+
+
 def size_and_stamp(url: str) -> tuple[int, str]:
     """Bytes of a file, and a text that changes when the file does (the store's checksum or date, where it has one)."""
     store, path = open_store(url)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from buttress.errors import SourceError
 from buttress.files import parse_json, write_atomic
-from buttress.sources.remote import is_remote, read_range, size_and_stamp
+from buttress.sources.remote import canonical, is_remote, read_range, size_and_stamp
 from buttress.sources.tar_scan import BAD_LABEL, BLOCK, LINK_SIZE, Members, scan
 from buttress.terminal import warn
 
@@ -66,7 +66,8 @@ def _size_and_stamp(archive: str) -> tuple[int, str]:
 def _places(archive: str) -> list[Path]:
     """Where the index may lie: beside the archive, then in the cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    cached = cache / "buttress" / "tar" / f"{blake2b(archive.encode(), digest_size=16).hexdigest()}.index"
+    name = canonical(archive) if is_remote(archive) else archive
+    cached = cache / "buttress" / "tar" / f"{blake2b(name.encode(), digest_size=16).hexdigest()}.index"
     return [cached] if is_remote(archive) else [Path(f"{archive}.index"), cached]
 
 
@@ -94,9 +95,10 @@ def _scan_remote(archive: str, size: int, place: str) -> Members:
 
     def read(start: int, length: int) -> bytes:
         nonlocal ahead
-        if not ahead[0] <= start <= start + length <= ahead[0] + len(ahead[1]):
-            ahead = (start, read_range(archive, start, min(size, start + max(length, _AHEAD))) if start < size else b"")
-        return ahead[1][start - ahead[0] : start - ahead[0] + length]
+        stop = min(start + length, size)
+        if start < stop and not ahead[0] <= start < stop <= ahead[0] + len(ahead[1]):
+            ahead = (start, read_range(archive, start, min(size, max(stop, start + _AHEAD))))
+        return ahead[1][start - ahead[0] : stop - ahead[0]] if start < stop else b""
 
     return scan(read, size, place)
 
