@@ -47,8 +47,6 @@ class HuggingFaceSource:
         dataset = _one_split(_load(name), name, split)
         schema = dataset.features.arrow_schema
         columns = find_columns(schema, f"hf:{path}", chosen | _image_column(dataset, chosen), labels=labels)
-        if not len(dataset):
-            raise SourceError(f"hf:{path}: found 0 rows")
         self._root = os.path.abspath(name) if os.path.isdir(name) else ""
         self._images = _undecoded(dataset, columns.image)
         self.ids = self._read_ids(dataset, columns)
@@ -120,7 +118,9 @@ def _load(name: str) -> Any:
     try:
         return datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
     except Exception as failure:  # the hub's, Arrow's and the builders' errors have no family in common
-        raise SourceError(f"hf:{name}: {one_line(failure)}") from failure
+        cause = failure.__cause__ if isinstance(failure.__cause__, Exception) else failure
+        reason = f"{type(cause).__name__}: {one_line(cause)}"
+        raise SourceError(f"hf:{name}: cannot be loaded ({reason})") from failure
 
 
 def _one_split(loaded: Any, name: str, split: str | None) -> datasets.Dataset:
