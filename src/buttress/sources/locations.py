@@ -67,8 +67,10 @@ def files_of(path: str, ending: str) -> list[str]:
 def expand_braces(pattern: str) -> list[str]:
     """`a{00..02}b{x,y}` -> `a00bx`, `a00by`, `a01bx`, ... as a shell does; a text without braces stands for itself.
 
-    Raises: `SourceError` for more than 100,000 names.
+    Raises: `SourceError` for more than 100,000 names, and for braces within braces.
     """
+    if re.search(r"\{[^}]*\{", pattern):
+        raise SourceError(f"{pattern}: braces within braces are not known; write the names out")
     names: list[str] = []
     pending = [pattern]
     while pending:

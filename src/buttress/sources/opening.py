@@ -64,9 +64,8 @@ def _hint(source: str, scheme: str, rest: str) -> str:
         return f": {scheme}: needs a {_NEEDS.get(scheme, 'path')} behind it"
     if scheme == "digits":
         return ": did you mean 'digits'? It has no parts"
-    for ending, fitting in ((".parquet", "parquet"), (".tar", "tar")):
-        if path.suffix == ending:
-            return f": did you mean '{fitting}:{source}'?"
+    if path.suffix in (".parquet", ".tar") and not rest:
+        return f": did you mean '{path.suffix[1:]}:{source}'?"
     if path.is_dir() or rest.startswith("//"):
         return f": did you mean '{_folder_scheme(path)}:{source}'?"
     near = nearest(scheme.lower(), (*_OPENERS, "digits"), count=1)
