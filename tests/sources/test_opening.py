@@ -46,6 +46,12 @@ def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
         ("some/where", "did you mean 'folder:some/where'"),
         ("folder:", "needs a path"),
         ("parquet", "needs a path"),
+        ("wsd:a-{0..3}.tar", r"did you mean 'wds:a-\{0..3\}.tar'"),
+        ("torchvison:CIFAR10", "did you mean 'torchvision:CIFAR10'"),
+        ("a/b.tar", "did you mean 'tar:a/b.tar'"),
+        ("s3://bucket/photos", "did you mean 'folder:s3://bucket/photos'"),
+        ("hf:", "needs a name or folder behind it"),
+        ("wds", "needs a pattern"),
         ("s3:bucket", "known are folder:DIR, parquet:FILE"),
         ("", "known are"),
     ],
@@ -62,7 +68,7 @@ def test_a_bare_folder_gets_its_uri(tmp_path: Path) -> None:
 
 
 def test_importing_the_room_imports_nothing_heavy() -> None:
-    heavy = ["torch", "cv2", "PIL", "pyarrow", "sklearn"]
+    heavy = ["torch", "torchvision", "cv2", "PIL", "pyarrow", "sklearn", "datasets", "fsspec", "safetensors"]
     code = f"import sys, buttress.sources; print([name for name in {heavy} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

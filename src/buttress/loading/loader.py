@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from buttress.errors import ButtressError, SourceError
 from buttress.loading.batches import ArrayBatch, Batches
-from buttress.loading.order import epoch_order
+from buttress.loading.order import chunked_order, epoch_order
 from buttress.loading.targets import Batch, SparseTargets
+from buttress.sources.source import Chunks, chunks_of
 from buttress.terminal import warn
 
 Request = tuple[int, NDArray[np.int64]]
@@ -46,8 +47,11 @@ class _Fetch(Dataset[Fetched | ButtressError]):
 class _Requests:
     """The batches of the current epoch, as (epoch, indices)."""
 
-    def __init__(self, usable: NDArray[np.int64], batch: int, seed: int, shuffle: bool) -> None:
+    def __init__(
+        self, usable: NDArray[np.int64], batch: int, seed: int, shuffle: bool, chunks: Chunks | None = None
+    ) -> None:
         self.usable, self.batch, self.seed, self.shuffle, self.epoch = usable, batch, seed, shuffle, 0
+        self.chunks = None if chunks is None else chunks.chosen(usable)
 
     def __len__(self) -> int:
         whole, left = divmod(len(self.usable), self.batch)
@@ -55,7 +59,9 @@ class _Requests:
 
     def __iter__(self) -> Iterator[Request]:
         order = self.usable
-        if self.shuffle:
+        if self.shuffle and self.chunks is not None:
+            order = order[chunked_order(self.seed, self.epoch, self.chunks.of, self.chunks.window)]
+        elif self.shuffle:
             order = order[epoch_order(self.seed, self.epoch, len(order))]
         for step in range(len(self)):
             yield self.epoch, order[step * self.batch : (step + 1) * self.batch]
@@ -68,7 +74,7 @@ class BatchLoader:
         batches: how a batch is made.
         batch: samples per batch. Training drops the last, smaller batch of an epoch; evaluation keeps it.
         seed: seed of the order.
-        shuffle: true for training.
+        shuffle: true for training. Where the source has chunks, they are shuffled, then the samples near one another.
         workers: worker processes; 0 = in this process.
         max_bad: largest share, 0..1, of images that may fail to decode; they are left out, named and counted.
 
@@ -80,7 +86,7 @@ class BatchLoader:
         self, batches: Batches, *, batch: int, seed: int = 0, shuffle: bool, workers: int = 0, max_bad: float = 0.001
     ) -> None:
         self._max_bad = max_bad
-        self._requests = _Requests(batches.usable, batch, seed, shuffle)
+        self._requests = _Requests(batches.usable, batch, seed, shuffle, chunks_of(batches.source))
         self._bad: set[str] = set()
         self._loader: DataLoader[Fetched | ButtressError] = DataLoader(
             _Fetch(batches),

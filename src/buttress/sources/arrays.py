@@ -16,6 +16,7 @@ from buttress.sources.source import (
     Sample,
     Source,
     checked_labels,
+    chunks_of,
     first_repeat,
     label_or_none,
     nfc,
@@ -84,6 +85,8 @@ class Subset:
         self.classes = source.classes
         self.ids = tuple(source.ids[index] for index in self.indices)
         self.labels = source.labels[self.indices]
+        chunks = chunks_of(source)
+        self.chunks = None if chunks is None else chunks.chosen(self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -99,6 +102,7 @@ class Relabelled:
         self.source = source
         self.uri = source.uri
         self.ids = source.ids
+        self.chunks = chunks_of(source)
         self.classes = source.classes if labels is not None else None
         given = np.full(len(source), NO_LABEL) if labels is None else labels
         self.labels = checked_labels(given, len(source), self.classes or (), source.uri)

@@ -95,7 +95,7 @@ def _decode_with_pillow(data: bytes) -> tuple[NDArray[np.uint8], int]:
         _check_pixels(*image.size)
         orientation = _pillow_orientation(image)
         image.load()
-        return _rgb(image), orientation
+        return rgb_of_pillow(image), orientation
 
 
 def _size_with_pillow(data: bytes) -> tuple[int, int, int]:
@@ -112,8 +112,11 @@ def _pillow_orientation(image: PillowImage) -> int:
     return orientation if orientation in _TURNS else 1
 
 
-def _rgb(image: PillowImage) -> NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3] of a loaded Pillow image of any mode."""
+def rgb_of_pillow(image: PillowImage) -> NDArray[np.uint8]:
+    """RGB uint8 [H, W, 3] of a loaded Pillow image of any mode, as stored: rotation is not applied.
+
+    Raises: `UndecodableImage` for 32-bit pixels.
+    """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         # Pillow's own conversion clips 16 bits at 255; (and it holds 16-bit PGM in 32-bit pixels)
         return _from_array(np.asarray(image).astype(np.uint16))

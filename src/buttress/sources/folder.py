@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from buttress.errors import SourceError
-from buttress.sources.source import NO_LABEL, Sample, UndecodableImage, label_or_none, nfc
+from buttress.sources.class_folders import EXTENSIONS, class_folders, sorted_ids
+from buttress.sources.source import Sample, UndecodableImage, label_or_none
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 # the file is gone or closed to us: one bad image. Other failures (I/O, too many open files) concern the whole run.
 _BAD_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENOTDIR)
 
@@ -35,12 +30,8 @@ class FolderSource:
         found = _walk(self.root)
         if not found.paths:
             raise SourceError(f"{folder}: found 0 images, {found.others_text()}; images end in {' '.join(EXTENSIONS)}")
-        self.ids, self._raw_paths = _sorted_ids(found.paths, str(folder))
-        self.classes: tuple[str, ...] | None = None
-        self.labels = np.full(len(self.ids), NO_LABEL, np.int32)
-        if labels and _in_class_folders(self.ids, str(folder)):
-            self.classes = _class_names(found.top_folders, self.ids, str(folder))
-            self.labels = _labels(self.ids, self.classes)
+        self.ids, self._raw_paths = sorted_ids(found.paths, str(folder))
+        self.classes, self.labels = class_folders(self.ids, found.top_folders, str(folder), labels=labels)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,64 +91,3 @@ def _walk(root: str) -> _Found:
                 found.others += 1
                 found.example = found.example or name
     return found
-
-
-def _sorted_ids(paths: list[str], place: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Ids in order, and the path on disk of those whose name there is not NFC (file systems of Apple store NFD)."""
-    raw_paths: dict[str, str] = {}
-    ids = []
-    for path in paths:
-        sample_id = path
-        if not path.isascii():
-            sample_id = nfc(_utf8(path, place))
-            if sample_id != path:
-                raw_paths[sample_id] = path
-        ids.append(sample_id)
-    ids.sort()  # code points order as their UTF-8 bytes do
-    repeat = next((left for left, right in pairwise(ids) if left == right), None)
-    if repeat is not None:
-        raise SourceError(f"{place}: two files are named {repeat!r} once their Unicode is normalised; rename one")
-    return tuple(ids), raw_paths
-
-
-def _utf8(path: str, place: str) -> str:
-    try:
-        path.encode()
-    except UnicodeEncodeError as failure:
-        name = os.fsencode(path)
-        raise SourceError(
-            f"{place}: the file name {name!r} is not UTF-8, so it has no stable id; rename it"
-        ) from failure
-    return path
-
-
-def _in_class_folders(ids: Sequence[str], place: str) -> bool:
-    """True where all images lie in sub-folders, False where none does; between the two is an error."""
-    loose = [sample_id for sample_id in ids if "/" not in sample_id]
-    if loose and len(loose) != len(ids):
-        raise SourceError(
-            f"{place}: found {len(loose)} loose images (e.g. {loose[0]!r}) beside {len(ids) - len(loose)} in class"
-            " folders; move them into a class folder, or use the folder without labels"
-        )
-    return not loose
-
-
-def _class_names(top_folders: list[str], ids: Sequence[str], place: str) -> tuple[str, ...]:
-    """The class folders' names, sorted. Refuses folders without an image and names that are hard to tell apart."""
-    names = sorted(nfc(name) for name in top_folders)
-    by_folded: dict[str, str] = {}
-    for name in names:
-        folded = nfc(name.casefold())
-        if folded in by_folded:
-            raise SourceError(f"{place}: two classes of one name, {by_folded[folded]!r} and {name!r}; rename one")
-        by_folded[folded] = name
-    used = {sample_id.partition("/")[0] for sample_id in ids}
-    if empty := [name for name in names if name not in used]:
-        listed = ", ".join(repr(name) for name in empty[:3]) + (", ..." if len(empty) > 3 else "")
-        raise SourceError(f"{place}: {len(empty)} class folders hold no image ({listed}); fill or remove them")
-    return tuple(names)
-
-
-def _labels(ids: Sequence[str], classes: tuple[str, ...]) -> NDArray[np.int32]:
-    index = {name: label for label, name in enumerate(classes)}
-    return np.array([index[sample_id.partition("/")[0]] for sample_id in ids], np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from buttress.errors import SourceError
@@ -9,14 +10,37 @@ from buttress.nearest import nearest
 from buttress.sources.arrays import Relabelled
 from buttress.sources.digits import open_digits
 from buttress.sources.folder import FolderSource
+from buttress.sources.hugging_face import HuggingFaceSource
 from buttress.sources.parquet import ParquetSource
+from buttress.sources.remote import is_remote
+from buttress.sources.remote_folder import RemoteFolderSource
 from buttress.sources.source import Source
+from buttress.sources.tar import TarSource
+from buttress.sources.torchvision_sets import TorchvisionSource
+from buttress.sources.webdataset import WebDatasetSource
 
-_KNOWN = "folder:DIR, parquet:FILE[?image=COLUMN&label=COLUMN&id=COLUMN], digits"
+
+def _open_folder(location: str, *, labels: bool) -> Source:
+    return (RemoteFolderSource if is_remote(location) else FolderSource)(location, labels=labels)
+
+
+_OPENERS: Mapping[str, Callable[..., Source]] = {
+    "folder": _open_folder,
+    "parquet": ParquetSource,
+    "tar": TarSource,
+    "wds": WebDatasetSource,
+    "hf": HuggingFaceSource,
+    "torchvision": TorchvisionSource,
+}
+_KNOWN = (
+    "folder:DIR, parquet:FILE[?image=COLUMN&label=COLUMN&id=COLUMN], tar:FILE, wds:PATTERN[?classes=FILE], "
+    "hf:NAME_OR_DIR[:SPLIT], torchvision:NAME[:ROOT][?split=SPLIT], digits"
+)
+_NEEDS = {"wds": "pattern", "hf": "name or folder", "torchvision": "name"}
 
 
 def open_source(source: str | Source, *, labels: bool = True) -> Source:
-    """Open `folder:DIR`, `parquet:FILE`, `digits`; a source that is already one comes back as it is.
+    """Open a source URI (docs/sources.md lists them all); a source that is already one comes back as it is.
 
     Args:
         source: the URI, or an object with the `Source` protocol.
@@ -29,24 +53,28 @@ def open_source(source: str | Source, *, labels: bool = True) -> Source:
     scheme, colon, rest = source.partition(":")
     if scheme == "digits" and not colon:
         return open_digits(labels=labels)
-    if scheme == "folder" and rest:
-        return FolderSource(rest, labels=labels)
-    if scheme == "parquet" and rest:
-        return ParquetSource(rest, labels=labels)
+    if scheme in _OPENERS and rest:
+        return _OPENERS[scheme](rest, labels=labels)
     raise SourceError(f"unknown source {source!r}{_hint(source, scheme, rest)}; known are {_KNOWN}")
 
 
 def _hint(source: str, scheme: str, rest: str) -> str:
     path = Path(source).expanduser()
-    if path.is_dir():
-        return f": did you mean 'folder:{source}'?"
-    if path.suffix == ".parquet":
-        return f": did you mean 'parquet:{source}'?"
-    if scheme in ("folder", "parquet"):
-        return f": {scheme}: needs a path behind it"
+    if scheme in _OPENERS:
+        return f": {scheme}: needs a {_NEEDS.get(scheme, 'path')} behind it"
     if scheme == "digits":
         return ": did you mean 'digits'? It has no parts"
-    near = nearest(scheme.lower(), ("folder", "parquet", "digits"), count=1)
+    if path.suffix in (".parquet", ".tar") and not rest:
+        return f": did you mean '{path.suffix[1:]}:{source}'?"
+    if path.is_dir() or rest.startswith("//"):
+        return f": did you mean '{_folder_scheme(path)}:{source}'?"
+    near = nearest(scheme.lower(), (*_OPENERS, "digits"), count=1)
     if near:
         return f": did you mean {near[0] + (':' + rest if rest else '')!r}?"
     return "" if rest else f": did you mean 'folder:{source}'?"
+
+
+def _folder_scheme(path: Path) -> str:
+    """What a folder holds, as far as one look tells."""
+    saved = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
+    return "hf" if saved else "folder"

@@ -10,17 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import SourceError
+from buttress.sources.columns import COLUMN_KEYS, Columns, find_columns
 from buttress.sources.identity import content_hash, content_ids
-from buttress.sources.parquet_layout import (
-    Columns,
-    find_columns,
-    open_file,
-    parquet_files,
-    read_column,
-    read_labels,
-    split_query,
-)
-from buttress.sources.source import NO_LABEL, Sample, UndecodableImage, first_repeat, label_or_none, nfc
+from buttress.sources.locations import split_query
+from buttress.sources.parquet_layout import open_file, parquet_files, read_column, read_labels
+from buttress.sources.remote import is_remote
+from buttress.sources.source import NO_LABEL, Chunks, Sample, UndecodableImage, first_repeat, label_or_none, nfc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,11 +28,12 @@ class ParquetSource:
 
     Ids: the `id=` column, else the paths inside the image column where all are there and unique, else hashes of the
     encoded bytes (repeats with `.1`, `.2`). Row groups are the unit of reading: a process keeps the last ones it used,
-    up to 512 MiB. So reading in order is cheap at any size; reading at random is where the images fit into that, or
-    where row groups are small.
+    up to 512 MiB. So reading in order is cheap at any size, and reading at random where the images fit into that;
+    where they do not, or lie in a store, `chunks` says so, and a training shuffles row groups (`loading/order.py`).
 
     Args:
-        location: `FILE[?image=COLUMN&label=COLUMN&id=COLUMN]`; columns that are not named are found by their type.
+        location: path or URL, `FILE[?image=COLUMN&label=COLUMN&id=COLUMN]`; columns that are not named are found by
+            their type.
         labels: False ignores the label column.
 
     Raises: `SourceError` where the files or columns are absent, ambiguous or do not fit.
@@ -45,11 +41,13 @@ class ParquetSource:
 
     def __init__(self, location: str, *, labels: bool = True) -> None:
         self.uri = f"parquet:{location}"
-        path, chosen = split_query(location)
+        path, chosen = split_query("parquet", location, COLUMN_KEYS)
         self._files = parquet_files(path)
-        self._columns = find_columns(self._files[0], chosen, labels=labels)
+        with open_file(self._files[0]) as first:
+            self._columns = find_columns(first.schema_arrow, self._files[0], chosen, labels=labels)
         # row groups of all files in order: their file, their number in it, and the row at which each starts
-        self._groups, self._starts = _row_groups(self._files, self._columns)
+        self._groups, self._starts, group_bytes = _row_groups(self._files, self._columns)
+        self.chunks = _chunks(self._starts, group_bytes, remote=is_remote(self._files[0]))
         self._cache: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         if not len(self):
             raise SourceError(f"{path}: found 0 rows in {len(self._files)} Parquet files")
@@ -123,13 +121,33 @@ def _image_bytes(value: Any) -> bytes | None:
     return value["bytes"] if isinstance(value, dict) else value  # type: ignore[no-any-return]
 
 
-def _row_groups(files: list[str], columns: Columns) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
+def _row_groups(
+    files: list[str], columns: Columns
+) -> tuple[list[tuple[int, int]], NDArray[np.int64], NDArray[np.int64]]:
+    """Row groups of all files [G] as (file, number in it), rows before each [G + 1], bytes of each one's images [G]."""
     groups: list[tuple[int, int]] = []
-    counts = [0]
+    counts, sizes = [0], []
     for number, file in enumerate(files):
         with open_file(file) as parquet:
             columns.check(parquet.schema_arrow, file)
             metadata = parquet.metadata
-            counts += [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-            groups += [(number, group) for group in range(metadata.num_row_groups)]
-    return groups, np.cumsum(counts)
+            leaf = _leaf(metadata, columns.image_bytes)
+            for group in range(metadata.num_row_groups):
+                groups.append((number, group))
+                counts.append(metadata.row_group(group).num_rows)
+                sizes.append(metadata.row_group(group).column(leaf).total_uncompressed_size)
+    return groups, np.cumsum(counts), np.array(sizes, np.int64)
+
+
+def _leaf(metadata: Any, column: str) -> int:
+    """The number of a leaf column in the files' own count."""
+    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    return paths.index(column)
+
+
+def _chunks(starts: NDArray[np.int64], group_bytes: NDArray[np.int64], *, remote: bool) -> Chunks | None:
+    """Row groups as chunks, where reading them again and again would be costly."""
+    if not len(group_bytes) or not (remote or group_bytes.sum() > _CACHE_BYTES):
+        return None
+    of = np.repeat(np.arange(len(group_bytes), dtype=np.int32), np.diff(starts))
+    return Chunks(of=of, window=max(1, int(_CACHE_BYTES // max(1, group_bytes.max()))))

@@ -32,10 +32,30 @@ class Sample:
     label: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Chunks:
+    """Which samples are read together.
+
+    Args:
+        of: the chunk's number for every sample [N].
+        window: chunks, 1 and up, that a process keeps at hand.
+    """
+
+    of: NDArray[np.int32]
+    window: int
+
+    def chosen(self, indices: NDArray[np.int64]) -> Chunks:
+        """Of the samples `indices` alone."""
+        return Chunks(of=self.of[indices], window=self.window)
+
+
 class Source(Protocol):
     """An indexable collection of images. It pickles small and holds no open file when it does.
 
     `source[i]` raises `UndecodableImage` where the bytes of image `i` cannot be had, `IndexError` past the end.
+
+    A source may have an attribute `chunks` (`chunks_of` reads it): there, reading at random is costly, and neighbours
+    in a chunk cost little once one of them was read.
     """
 
     @property
@@ -57,6 +77,12 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def chunks_of(source: Source) -> Chunks | None:
+    """The source's chunks; none where samples cost the same in any order."""
+    chunks: Chunks | None = getattr(source, "chunks", None)
+    return chunks
 
 
 def label_or_none(label: np.int32) -> int | None:
