@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import math
-import multiprocessing
 import statistics
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -95,15 +94,11 @@ def train(trial: Trial, setup: Setup, script: Path | None) -> State:
     return OTHERS[trial.arm](setup)
 
 
-def result_of(job: tuple[Trial, Path, Path | None]) -> dict[str, Any]:
-    """Train and score one trial in this process; a line of the results."""
-    import torch
-
+def result_of(trial: Trial, work: Path, script: Path | None) -> dict[str, Any]:
+    """Train and score one trial; a line of the results."""
     from buttress.metrics.score import score
     from buttress.training.comparison_sets import digit_sets
 
-    trial, work, script = job
-    torch.set_num_threads(1)
     setup = setup_of(trial, work)
     student = setup.student()
     student.module.load_state_dict(train(trial, setup, script))
@@ -126,16 +121,19 @@ def lines() -> list[dict[str, Any]]:
     return [line for line in found if line["student"] == STUDENT]
 
 
-def run_all(work: Path, script: Path | None, processes: int) -> None:
+def run_all(work: Path, script: Path | None) -> None:
+    import torch
+
+    torch.set_num_threads(1)
     make_store(work)
     arms = [arm for arm in NAMES if arm != "timm" or script is not None]
     done = {Trial(**line["trial"]) for line in lines()}
     left = [trial for seed in SEEDS for arm in arms if (trial := Trial(arm, seed)) not in done]
     print(f"{len(left)} of {len(SEEDS) * len(NAMES)} trials to do")
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for line in pool.imap_unordered(result_of, [(trial, work, script) for trial in left]):
-            record("trainers", line, "benchmarks.trainers")
-            print(f"{line['trial']}: top-1 {line['top1']['value']:.4f}, NLL {line['nll']['value']:.4f}", flush=True)
+    for trial in left:
+        line = result_of(trial, work, script)
+        record("trainers", line, "benchmarks.trainers")
+        print(f"{trial}: top-1 {line['top1']['value']:.4f}, NLL {line['nll']['value']:.4f}", flush=True)
 
 
 def values(arm: str, figure: str) -> list[float]:
@@ -195,14 +193,13 @@ def main() -> None:
     parser.add_argument("action", choices=("run", "table", "page"))
     parser.add_argument("--timm-script", type=Path)
     parser.add_argument("--work", type=Path, default=Path("build/trainers"))
-    parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.action == "table":
         print(table())
     elif arguments.action == "page":
         write_page()
     else:
-        run_all(arguments.work, arguments.timm_script, arguments.processes)
+        run_all(arguments.work, arguments.timm_script)
 
 
 if __name__ == "__main__":
