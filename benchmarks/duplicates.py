@@ -1,10 +1,10 @@
-"""How well `buttress inspect` tells the same picture in two files from two pictures: why its two bounds are what they are.
+"""Why `buttress inspect` takes two files for one picture just where it does: misses and false alarms of its two bounds.
 
     python -m benchmarks.duplicates            # prints; --record appends to docs/results/duplicates.jsonl
 
-False alarms: all pairs of 2,338 photos, which are known to be distinct files (Imagenette, an ImageNet sample, COCO).
-Misses: 300 of them compressed, shrunk, brightened and cropped. And CIFAR-100's 20,000 training images, which do hold the
-same pictures more than once: how many pairs each bound names.
+False alarms: all pairs of 2,338 photos, which are known to be distinct (Imagenette, an ImageNet sample, COCO). Misses:
+300 of them compressed, shrunk, brightened and cropped. And how many pairs are named in CIFAR-100's 20,000 training
+images, which do hold the same pictures more than once.
 """
 
 from __future__ import annotations

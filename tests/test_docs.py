@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from tests.conftest import COLOUR_TEACHER
 
 from buttress.cli import main
-from tests.conftest import COLOUR_TEACHER
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 HEALTH = README.parent / "docs" / "health.md"

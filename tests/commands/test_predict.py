@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -33,7 +34,7 @@ def images(tmp_path_factory):
     for place in range(200):
         path = folder / str(source.labels[place]) / f'{place:03d}, "x".png'
         path.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(path), source[place].data)
+        cv2.imwrite(str(path), np.asarray(source[place].data))
     return folder
 
 
