@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench wheel
+.PHONY: help setup demo test check bench wheel clean
 
 help:
 	@echo "make demo   the whole idea in minutes, on scikit-learn's digits"
@@ -10,6 +10,7 @@ help:
 	@echo "make check  formatting, lint, types, the order of the rooms"
 	@echo "make bench  ratio tables against peers"
 	@echo "make wheel  build the wheel and import it in a clean environment"
+	@echo "make clean  remove what was built, the demo and the caches; .venv and runs stay"
 
 setup: .venv/.ready
 
@@ -42,3 +43,13 @@ wheel: setup
 	$(BIN)/uv pip install --quiet --python build/clean/bin/python --constraint constraints.txt build/wheel/*.whl
 	cd build && clean/bin/python -c "import buttress; buttress.ReinforcedDataset; print('buttress', buttress.__version__)"
 	cd build && clean/bin/buttress --help > /dev/null
+
+# The demo's folder goes only where it bears the demo's mark: another one of that name is somebody's own.
+CACHES := .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+clean:
+	@for path in build dist $(CACHES) $$(test -f demo/.buttress-demo && echo demo) src/*.egg-info; do \
+		if [ -e "$$path" ]; then echo "removing $$path"; rm -rf "$$path"; fi; \
+	done
+	@find . -path ./.venv -prune -o -path ./.git -prune -o -type d -name __pycache__ -print | while read -r path; do \
+		echo "removing $$path"; rm -rf "$$path"; \
+	done

@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.code_blocks import PAGES, PROJECT, CodeBlock, code_blocks
+from tests.conftest import COLOUR_TEACHER
 
 from buttress.cli import main
-from tests.code_blocks import PAGES, PROJECT, CodeBlock, code_blocks
 
 RUN = ("sh", "python")
 OTHER_TESTS = ("make ", "pip install ")  # lines of `sh` that are not run here
 SMALLER = {
     "timm:convnext_tiny.in12k_ft_in1k": "timm:test_convnext",
+    "timm:tf_efficientnet_lite2.in1k": "run:runs/stranger",
     "mobilenetv3_small_050": "test_resnet",
     "--views 16": "--views 2 --workers 0",
     "--epochs 5 ": "--epochs 1 ",
@@ -40,11 +42,17 @@ SMALLER = {
 }
 QUICK = {  # added to a command; of a repeated flag the last counts
     "train": "--size 32 --batch 8 --workers 0 --epochs 1",
+    "refine": "--size 32 --batch 8 --workers 0 --epochs 1 --rounds 2",
     "evaluate": "--workers 0",
+    "predict": "--workers 0",
     "demo": "--epochs 1 --seeds 1 --views 2 --size 32 --model timm:test_resnet --batch 8",
     "train_plus.py": "--device cpu --workers 0 --batch-size 8 --warmup-epochs 0",
 }
 MARK = re.compile(r"^<!-- .*made by `python -m benchmarks\.(\w+).*` -->\n(.*?)^<!-- end -->$", re.DOTALL | re.MULTILINE)
+
+
+def name_of(path: Path) -> str:
+    return path.name
 
 
 def smaller(text: str) -> str:
@@ -62,8 +70,33 @@ def make_place_for_trainers(teacher: str) -> None:
     shutil.copy(PROJECT / "tests" / "trainers" / "timm_driver.py", "train.py")
 
 
-# What a page takes as given besides photos/train and photos/val. A page that is not named takes a reinforcement, photos+.
-GIVEN: dict[str, Callable[[str], None]] = {"README.md": lambda teacher: None, "trainers.md": make_place_for_trainers}
+def make_stranger(teacher: str) -> None:
+    """A reinforcement, and a teacher that has never heard of the photos' classes."""
+    make_reinforcement(teacher)
+    shutil.copytree("photos/train", "strange")
+    for number, folder in enumerate(sorted(Path("strange").iterdir())):
+        folder.rename(folder.parent / f"thing-{number}")
+    words = ["train", "--model=timm:test_resnet", "--data=folder:strange", "--out=runs/stranger"]
+    assert not main([*words, *shlex.split(QUICK["train"])])
+
+
+def make_sure_labels(teacher: str) -> None:
+    """Three noisy classes, three of whose images lie in the wrong folder, as a teacher sees them that is sure."""
+    Path("sure_teacher.py").write_text(COLOUR_TEACHER.replace("32.0", "8.0"))
+    moves = {"red/02.png": "blue/odd.png", "green/01.png": "red/odd.png", "blue/00.png": "green/odd.png"}
+    for old, new in moves.items():
+        (Path("photos/train") / old).rename(Path("photos/train") / new)
+    words = ["--teacher=python:sure_teacher:look", "--views=3", "--k=2", "--workers=0", "--policy=crop"]
+    assert not main(["reinforce", "--source=folder:photos/train", *words, "--out=photos+"])
+
+
+# What a page takes as given besides photos/train and photos/val; a page that is not named takes a reinforcement.
+GIVEN: dict[str, Callable[[str], None]] = {
+    "README.md": lambda teacher: None,
+    "trainers.md": make_place_for_trainers,
+    "training.md": make_stranger,
+    "health.md": make_sure_labels,
+}
 
 
 @pytest.fixture
@@ -75,6 +108,7 @@ def place(photos, tmp_path, monkeypatch) -> Path:
             folder.rename(photos / "train" / folder.name)
     (photos / "val").symlink_to(photos / "train", target_is_directory=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
@@ -104,7 +138,9 @@ def run_block(block: CodeBlock, names: dict[str, Any]) -> None:
 
 # Pages call much of other people's code; what it warns of is looked at where that code is tested by itself.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("page", [page for page in PAGES if any(b.language in RUN for b in code_blocks(page))], ids=str)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(b.language in RUN for b in code_blocks(page))], ids=name_of
+)
 def test_every_block_of_a_page_runs(page, place, colour_teacher):
     GIVEN.get(page.name, make_reinforcement)(colour_teacher)
     for block in code_blocks(page):
@@ -126,13 +162,13 @@ def test_a_table_is_what_its_script_makes_of_the_recorded_runs(page, module, tab
     assert table.strip() == import_module(f"benchmarks.{module}").table()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_table_of_results_is_written_by_hand(page):
     by_hand = [line for line in MARK.sub("", page.read_text()).splitlines() if line.startswith("|") and "±" in line]
     assert by_hand == []
 
 
-@pytest.mark.parametrize("file", sorted((PROJECT / "docs" / "results").glob("*.jsonl")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted((PROJECT / "docs" / "results").glob("*.jsonl")), ids=name_of)
 def test_every_recorded_run_says_how_it_was_made(file):
     for line in map(json.loads, file.read_text().splitlines()):
         assert line["command"].startswith("python -m benchmarks.")

@@ -1,5 +1,8 @@
 from buttress.commands.evaluate import evaluate as evaluate
 from buttress.commands.fold import fold as fold
+from buttress.commands.inspect import inspect as inspect
+from buttress.commands.predict import predict as predict
+from buttress.commands.refine import refine as refine
 from buttress.commands.reinforce import reinforce as reinforce
 from buttress.commands.train import train as train
 from buttress.commands.verify import verify as verify

@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import re
 import sys
 from argparse import ArgumentError, RawDescriptionHelpFormatter
@@ -29,10 +30,23 @@ from buttress.signature import REQUIRED, Argument, arguments_of, keyword_argumen
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-VERBS = ("reinforce", "verify", "train", "refine", "evaluate", "fold", "demo")
+VERBS = (
+    "reinforce",
+    "verify",
+    "inspect",
+    "train",
+    "refine",
+    "evaluate",
+    "predict",
+    "fold",
+    "models",
+    "recipes",
+    "demo",
+)
 PACKAGE = "buttress.commands"
 MISUSE = 2
 INTERRUPTED = 130
+PIPE_CLOSED = 141  # what a shell gives for SIGPIPE: `| head` had enough
 _AGAIN = "run the same command again"
 _GO_ON = {
     "reinforce": f"{_AGAIN} to go on",
@@ -63,9 +77,14 @@ def main(argv: Sequence[str] | None = None, *, package: str = PACKAGE, verbs: Se
     try:
         function = getattr(importlib.import_module(f"{package}.{verb}"), verb)
         given = settings(function, rest)
-        return 0 if given is None else int(function(**given) or 0)
+        code = 0 if given is None else int(function(**given) or 0)
+        sys.stdout.flush()  # so that a pipe that has closed is noticed here
+        return code
     except ButtressError as error:
         return _failed(f"buttress {verb}", " ".join(str(error).splitlines()))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more when it ends
+        return PIPE_CLOSED
     except OSError as error:
         return _failed(f"buttress {verb}", _os_error(error))
     except KeyboardInterrupt:
@@ -147,7 +166,12 @@ def build_parser(function: Callable[..., Any], arguments: Sequence[Argument]) ->
             group.add_argument(argument.flag, action=ActionYesNo(no_prefix="no-"), help=text)
         else:
             group.add_argument(argument.flag, type=argument.type, metavar=type_name(argument.type), help=text)
-    parser.add_argument("--recipe", type=Path | None, metavar="FILE", help="YAML file with any of these flags as keys")
+    parser.add_argument(
+        "--recipe",
+        type=Path | None,
+        metavar="FILE",
+        help="YAML file with any of these flags as keys, or the name of one of `buttress recipes`",
+    )
     return parser
 
 
@@ -228,11 +252,12 @@ def recipe_words(path: Path, arguments: Sequence[Argument]) -> list[str]:
     Raises: SettingsError, with file and line, for a key that no argument has (and the nearest that one has).
     """
     from buttress.recipe import read_recipe
+    from buttress.recipes.shipped import recipe_path
 
     known = {argument.key: argument for argument in arguments}
     words: list[str] = []
     nouns: list[str] = []
-    for key, text, place in read_recipe(path, set(known)):
+    for key, text, place in read_recipe(recipe_path(path), set(known)):
         argument = known.get(plain(key))
         if argument is None:
             names = [argument.flag.removeprefix("--") for argument in arguments]

@@ -70,16 +70,13 @@ def evaluate_model(
         SourceError: no image has a label.
         ModelError: the model has another number of classes, or gives a logit that is not finite.
     """
-    before = next(module.parameters()).device
-    device = before if device is None else torch.device(device)
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     ids: list[str] = []
-    with _evaluating(module, device, before):
+    with evaluating(module, device):
         for batch in loader:
             assert isinstance(batch.targets, Tensor), "evaluation needs hard labels"
-            logits_BC = _logits(module, normalise(batch.images.to(device), preprocessing), len(classes), class_map)
-            _require_finite(logits_BC, batch.ids)
+            logits_BC = batch_logits(module, batch, preprocessing, len(classes), class_map)
             kept = torch.nonzero(batch.targets >= 0)[:, 0]
             logits.append(logits_BC[kept])
             labels.append(batch.targets[kept])
@@ -103,9 +100,15 @@ def figures_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[s
 
 
 @contextmanager
-def _evaluating(module: nn.Module, device: torch.device, before: torch.device) -> Iterator[None]:
-    was_training = module.training
-    module.eval().to(device)
+def evaluating(module: nn.Module, device: torch.device | str | None = None) -> Iterator[None]:
+    """The state that models are scored in: evaluation mode, fp32, no gradients; put back afterwards.
+
+    Args:
+        module: the network.
+        device: where to run; none = where the module is.
+    """
+    before, was_training = next(module.parameters()).device, module.training
+    module.eval().to(before if device is None else device)
     try:
         with torch.inference_mode(), _full_fp32():
             yield
@@ -125,8 +128,26 @@ def _full_fp32() -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def _logits(module: nn.Module, images_BCHW: Tensor, classes: int, class_map: Sequence[Sequence[int]] | None) -> Tensor:
-    logits_BM: Tensor = module(images_BCHW).float().cpu()
+def batch_logits(
+    module: nn.Module,
+    batch: Batch,
+    preprocessing: Preprocessing,
+    classes: int,
+    class_map: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
+    """Logits float32 [B, C] of a batch, on the CPU; see `evaluate_model` for the arguments.
+
+    Raises:
+        ModelError: the model has another number of classes, or gives a logit that is not finite.
+    """
+    device = next(module.parameters()).device
+    logits_BM: Tensor = module(normalise(batch.images.to(device), preprocessing)).float().cpu()
+    logits_BC = _mapped(logits_BM, classes, class_map)
+    _require_finite(logits_BC, batch.ids)
+    return logits_BC
+
+
+def _mapped(logits_BM: Tensor, classes: int, class_map: Sequence[Sequence[int]] | None) -> Tensor:
     outputs = logits_BM.shape[1]
     if class_map is None:
         if outputs != classes:

@@ -17,7 +17,7 @@ from buttress.models.load import LoadedModel
 from buttress.models.preprocessing import Preprocessing
 from buttress.models.uri import parse_model_uri
 from buttress.sources import Source
-from buttress.teachers.classes import choose_classes
+from buttress.teachers.classes import ClassMap, choose_classes
 from buttress.terminal import note
 from buttress.views.presets import eval_policy
 
@@ -85,24 +85,36 @@ def score(
     loader = evaluation_loader(loaded.preprocessing, source, workers=workers, batch=batch, max_bad=max_bad)
     assert source.classes is not None
     classes = tuple(source.classes)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = scored_classes(loaded, classes, class_map)
+    assert chosen.classes is not None
+    return evaluate_model(
+        loaded.module,
+        loader if chosen.classes == classes else _with_labels_of(loader, list(map(chosen.classes.index, classes))),
+        preprocessing=loaded.preprocessing,
+        classes=chosen.classes,
+        device=evaluation_device(),
+        class_map=chosen.groups,
+    )
+
+
+def evaluation_device() -> str:
+    """Where models are scored: the GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def scored_classes(loaded: LoadedModel, classes: tuple[str, ...], class_map: Path | None = None) -> ClassMap:
+    """The classes that a model is scored over on data of these classes, and which of its outputs belong to each.
+
+    Raises:
+        ModelError: classes that do not fit.
+    """
     if class_map is None and loaded.classes is not None and _is_run_on_some_classes(loaded, classes):
-        given = _with_labels_of(loader, [loaded.classes.index(name) for name in classes])
-        return evaluate_model(
-            loaded.module, given, preprocessing=loaded.preprocessing, classes=loaded.classes, device=device
-        )
+        return ClassMap(classes=loaded.classes)
     chosen = choose_classes(
         loaded.classes, mode="source", source_classes=classes, class_map=class_map, teacher=loaded.uri
     )
     _tell_cut(loaded, chosen.groups)
-    return evaluate_model(
-        loaded.module,
-        loader,
-        preprocessing=loaded.preprocessing,
-        classes=classes,
-        device=device,
-        class_map=chosen.groups,
-    )
+    return chosen
 
 
 def _is_run_on_some_classes(loaded: LoadedModel, classes: tuple[str, ...]) -> bool:

@@ -46,7 +46,7 @@ def write_demo_report(results: Mapping[str, Any], images: Sequence[NDArray[np.ui
         headline=headline(results["gain"]),
         summary=summary(results),
         reliability=[(row, reliability_svg(row["reliability"])) for row in results["rows"]],
-        views=[(view, _shown(image)) for view, image in zip(results["views"], images, strict=True)],
+        views=[(view, shown(image)) for view, image in zip(results["views"], images, strict=True)],
     )
     write_atomic(out, page.encode())
 
@@ -108,7 +108,8 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
-def _shown(image_HWC: NDArray[np.uint8]) -> dict[str, Any]:
+def shown(image_HWC: NDArray[np.uint8]) -> dict[str, Any]:
+    """An image as a page embeds it: `uri`, its PNG as data, and `pixels`, whether they are to stay visible."""
     from PIL import Image
 
     buffer = io.BytesIO()

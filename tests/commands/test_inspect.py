@@ -1,0 +1,117 @@
+"""`buttress inspect` as a user runs it: what it prints, its JSON and its page."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from tests.conftest import COLOUR_TEACHER
+
+from buttress.cli import main
+
+LISTS = ("label_errors", "duplicates", "near_duplicates", "hardest", "ambiguous")
+
+
+@pytest.fixture
+def plus(photos, tmp_path, monkeypatch):
+    """The photos with a red one among the blue ones, labelled by a teacher that is sure of its colours."""
+    (tmp_path / "sure_teacher.py").write_text(COLOUR_TEACHER.replace("32.0", "8.0"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (photos / "blue" / "[bold]<b>odd.png").write_bytes((photos / "red" / "02.png").read_bytes())
+    words = ["--source", f"folder:{photos}", "--teacher", "python:sure_teacher:look", "--views", "3", "--k", "2"]
+    assert main(["reinforce", *words, "--policy", "crop", "--workers", "0", "--out", str(tmp_path / "plus")]) == 0
+    return tmp_path / "plus"
+
+
+def test_it_prints_what_to_look_at_and_writes_it_in_full(photos, plus, tmp_path, capsys):
+    capsys.readouterr()
+    files = ["--json", str(tmp_path / "new" / "a.json"), "--out", str(tmp_path / "a.html")]
+    assert main(["inspect", str(plus), "--source", f"folder:{photos}", *files]) == 0
+    text = capsys.readouterr().out
+    assert "25 of 25 samples, 3 views each" in text
+    assert "label errors: 1 of 25 labels are likelier wrong than right (estimated to be wrong: 4.0%)" in text
+    assert re.search(r"  blue/\[bold\]<b>odd\.png  blue   red        [01]\.\d{4}\n", text)
+    assert "the very same file: 1 groups, 1 of them under different labels" in text
+    assert "  blue/[bold]<b>odd.png, red/02.png  blue, red" in text
+    document = json.loads((tmp_path / "new" / "a.json").read_text())
+    assert {"format", "version", "reinforcement", "source", "judged", "labels", "versions", *LISTS} == set(document)
+    assert document["labels"]["flagged"] == 1
+    assert [entry["id"] for entry in document["label_errors"] if entry["flagged"]] == ["blue/[bold]<b>odd.png"]
+    assert len(document["ambiguous"]) == 25
+    for name in ("label_errors", "hardest", "ambiguous"):
+        assert all({"id", "label", "suggested", "score"} <= set(entry) for entry in document[name])
+
+
+class Page(HTMLParser):
+    """Tags of a page, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_shows_pictures_and_stands_alone(photos, plus, tmp_path):
+    words = ["inspect", str(plus), "--source", f"folder:{photos}", "--top", "4"]
+    assert main([*words, "--out", str(tmp_path / "a.html"), "--json", str(tmp_path / "a.json")]) == 0
+    page = Page((tmp_path / "a.html").read_text())
+    assert page.open == []
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) == 1 + 2 + 4 + 4  # flagged, a pair, hardest, ambiguous
+    assert all(picture["src"].startswith("data:image/png;base64,") for picture in pictures)
+    assert "b" not in {tag for tag, _ in page.tags}
+    assert not {tag for tag, _ in page.tags} & {"script", "iframe"}
+    document = json.loads((tmp_path / "a.json").read_text())
+    for entry in (*document["hardest"], *document["ambiguous"]):
+        assert entry["id"] in page.text
+    assert "blue/[bold]<b>odd.png" in page.text
+    assert main([*words, "--out", str(tmp_path / "b.html")]) == 0
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_near_duplicates_are_left_out_where_nobody_wants_them(photos, plus, tmp_path, capsys):
+    words = ["inspect", str(plus), "--source", f"folder:{photos}", "--no-near-duplicates"]
+    assert main([*words, "--json", str(tmp_path / "a.json"), "--out", str(tmp_path / "a.html")]) == 0
+    assert "the same picture" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "a.json").read_text())["near_duplicates"] is None
+    assert "The same picture in two files" not in (tmp_path / "a.html").read_text()
+
+
+def test_a_teacher_that_is_a_run_comes_with_a_warning(photos, tmp_path, capsys):
+    train = ["train", "--model", "timm:test_vit", "--data", f"folder:{photos}", "--size", "32", "--epochs", "1"]
+    assert main([*train, "--batch", "8", "--workers", "0", "--out", str(tmp_path / "run")]) == 0
+    reinforce = ["reinforce", "--source", f"folder:{photos}", "--teacher", f"run:{tmp_path / 'run'}", "--views", "1"]
+    assert main([*reinforce, "--k", "2", "--workers", "0", "--out", str(tmp_path / "plus")]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "plus"), "--source", f"folder:{photos}"]) == 0
+    assert "learnt by heart" in capsys.readouterr().err
+
+
+def test_misuse_is_told_in_one_line(photos, plus, tmp_path, capsys, monkeypatch):
+    source = ["--source", f"folder:{photos}"]
+    monkeypatch.setattr("buttress.pages.health.find_spec", lambda _: None)
+    cases = [
+        ([str(plus)], "--source is required"),
+        ([str(plus), *source, "--top", "0"], "--top 0"),
+        ([str(tmp_path / "no"), *source], "no reinforcement here"),
+        ([str(plus), *source, "--out", str(tmp_path / "a.html")], "pip install buttress[demo]"),
+    ]
+    for words, expected in cases:
+        capsys.readouterr()
+        assert main(["inspect", *words]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert expected in error

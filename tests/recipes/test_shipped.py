@@ -1,0 +1,113 @@
+"""The shipped recipes: headers that say all, figures that were measured, smoke twins that run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from buttress.cli import main, recipe_words
+from buttress.commands.train import train
+from buttress.errors import SettingsError
+from buttress.recipes.shipped import read_header, recipe_path, shipped_names, shipped_path
+from buttress.runs.run import open_run
+from buttress.signature import arguments_of
+
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "recipes.jsonl"
+NAMES = shipped_names()
+
+
+def test_there_are_recipes_and_each_has_its_twin():
+    assert {"digits-hard", "digits-teacher"} <= set(NAMES)
+    files = {path.name for path in shipped_path(NAMES[0]).parent.glob("*.yaml")}
+    assert files == {f"{name}{end}" for name in NAMES for end in (".yaml", ".smoke.yaml")}
+
+
+@pytest.mark.parametrize("name", [each + end for each in NAMES for end in ("", ".smoke")])
+def test_a_header_says_all_and_names_its_own_command(name):
+    header = read_header(shipped_path(name))
+    assert f"--recipe {name} " in header.command
+    assert header.minutes > 0
+    assert recipe_words(Path(name), arguments_of(train))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_expected_metric_is_the_last_one_measured(name):
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    last = next(line for line in reversed(lines) if line["recipe"] == name)
+    top1 = f"{100 * last['top1']['mean']:.1f} ± {100 * last['top1']['sd']:.1f} %"
+    header = read_header(shipped_path(name))
+    assert top1 in header.expected
+    assert header.minutes == pytest.approx(last["minutes"], rel=0.5)
+    measured = last["flags"]
+    words = dict(word.removeprefix("--").split("=", 1) for word in recipe_words(Path(name), arguments_of(train)))
+    assert {key: float(value) if value.replace(".", "").isdigit() else value for key, value in words.items()} == {
+        key: float(value) if value.replace(".", "").isdigit() else value for key, value in measured.items()
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_smoke_twin_runs_and_differs_in_its_length_alone(name, tmp_path):
+    words = recipe_words(shipped_path(f"{name}.smoke"), arguments_of(train))
+    whole = recipe_words(shipped_path(name), arguments_of(train))
+    assert [word for word in words if not word.startswith("--epochs=")] == [
+        word for word in whole if not word.startswith("--epochs=")
+    ]
+    assert main(["train", "--recipe", f"{name}.smoke", "--out", str(tmp_path / "run")]) == 0
+    assert open_run(tmp_path / "run").finished
+
+
+def test_a_flag_overrides_a_shipped_recipe_and_a_file_goes_before_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits-hard").mkdir()  # a run folder of that name is no recipe
+    assert recipe_path(Path("digits-hard")) == shipped_path("digits-hard")
+    (tmp_path / "digits-teacher").write_text("model: timm:test_vit\n")
+    assert recipe_path(Path("digits-teacher")) == Path("digits-teacher")
+    assert main(["train", "--recipe", "digits-hard", "--epochs", "0", "--out", "x"]) == 2
+    assert "epochs = 0" in capsys.readouterr().err
+
+
+def test_recipes_are_listed_and_printed(capsys):
+    assert main(["recipes"]) == 0
+    text = capsys.readouterr().out
+    for name in NAMES:
+        header = read_header(shipped_path(name))
+        assert f"{name}: {header.title}" in text
+        assert header.expected in text
+    assert ".smoke" not in text
+    assert main(["recipes", "digits-hard"]) == 0
+    assert capsys.readouterr().out == shipped_path("digits-hard").read_text()
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest(capsys):
+    for words in (["recipes", "digit-hard"], ["train", "--recipe", "digit-hard"]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert "no recipe 'digit-hard' is shipped; did you mean digits-hard?" in error
+        assert error.count("\n") == 1
+    assert main(["train", "--recipe", "no/such.yaml"]) == 2
+    assert "no/such.yaml: the recipe cannot be read (No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("# minutes: 1", "# minutes: soon"), "'soon' is not a number"),
+        (("# origin:", "# orgin:"), "the header line 'orgin"),
+        (("# hardware: one", "# minutes: 1"), "once"),
+        (("# expected:", "#   expected:"), "lacks expected"),
+    ],
+)
+def test_a_header_that_lacks_something_is_refused(tmp_path, change, message):
+    text = (
+        "# A title.\n#\n# origin: here,\n#   and there\n# command: run it\n# minutes: 1\n# expected: much\n"
+        "# hardware: one\nmodel: timm:test_vit\n# not of the header: x\n"
+    )
+    (tmp_path / "r.yaml").write_text(text)
+    header = read_header(tmp_path / "r.yaml")
+    assert (header.title, header.origin, header.minutes, header.hardware) == ("A title.", "here, and there", 1, "one")
+    assert change[0] in text
+    (tmp_path / "r.yaml").write_text(text.replace(*change))
+    with pytest.raises(SettingsError, match=message):
+        read_header(tmp_path / "r.yaml")
