@@ -43,7 +43,7 @@ NAME, MODULE = "cifar100-main", "benchmarks.cifar100"
 PAGE = Path(__file__).parents[1] / "docs" / "cifar100.md"
 MARK = "<!-- made by `python -m benchmarks.cifar100 page` -->"
 TEACHER, TEACHER_SIZE, TEACHER_EPOCHS, TEACHER_LR = "tf_efficientnet_lite0", 96, 5, 1e-3
-STUDENT, SIZE, BATCH, EPOCHS, TUNING_EPOCHS, VIEWS = "timm:test_resnet", 32, 128, 20, 10, 10
+STUDENT, SIZE, BATCH, EPOCHS, TUNING_EPOCHS, VIEWS = "timm:test_resnet", 32, 64, 20, 10, 10
 LEARNING_RATES = (2e-3, 4e-3, 8e-3)
 SEEDS = (0, 1, 2)
 HELD_BACK, SPLIT_SEED = 20, 20261121  # images a class
@@ -67,10 +67,11 @@ class Trial:
     arm: str
     lr: float
     seed: int
+    batch: int = BATCH
 
     @property
     def name(self) -> str:
-        return f"{self.phase}-{self.arm}-{self.lr:g}-{self.seed}"
+        return f"{self.phase}-{self.arm}-b{self.batch}-{self.lr:g}-{self.seed}"
 
 
 def cpu_seconds() -> float:
@@ -172,7 +173,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     epochs = TUNING_EPOCHS if trial.phase == "tune" else EPOCHS
     settings = TrainingSettings(
         epochs=epochs,
-        batch=BATCH,
+        batch=trial.batch,
         lr=trial.lr,
         seed=trial.seed,
         label_smoothing=0.1 if trial.arm == "smooth" else 0.0,
@@ -237,7 +238,8 @@ def trials_of(phase: str, arm: str) -> dict[int, Line]:
 def best_rate(arm: str) -> float:
     """Of the lowest NLL on the held-back images."""
     tuned_as = RATE_OF.get(arm, arm if arm == "hard" else "reinforced")
-    found = [x for x in lines(NAME) if x["kind"] == "trial" and (x["phase"], x["arm"]) == ("tune", tuned_as)]
+    found = [x for x in lines(NAME) if (x["kind"], x.get("phase"), x.get("arm")) == ("trial", "tune", tuned_as)]
+    found = [x for x in found if x["batch"] == BATCH]
     if not found:
         sys.exit(f"no rate for {arm}: run `python -m {MODULE} tune` first")
     return float(min(found, key=lambda x: x["held_back"]["nll"])["lr"])
