@@ -36,3 +36,7 @@ class AuxiliaryBatches(ReinforcedBatches):
             raise SourceError(
                 f"{source.uri}: none of its {len(source):,} samples has a label to train on; use --head own"
             )
+
+    def line(self) -> str:
+        """What is used, in one line for the user."""
+        return self.coverage.line(labelled=int((self.labels_N[self.usable] >= 0).sum()))

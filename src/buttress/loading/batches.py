@@ -174,6 +174,10 @@ class ReinforcedBatches:
         self._images.expect(np.where(rows >= 0, known, np.uint64(0)))
         self._words = WordSource(seed)
 
+    def line(self) -> str:
+        """What is used, in one line for the user."""
+        return self.coverage.line()
+
     def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch:
         """The batch of `indices` in `epoch`."""
         index_B = np.asarray(indices, np.int64)

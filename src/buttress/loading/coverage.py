@@ -51,8 +51,8 @@ class Coverage:
         """Samples `[N]` that nothing can be learnt from."""
         return self.undecodable if self.stuck is None else self.undecodable | self.stuck
 
-    def line(self) -> str:
-        """One line for the user."""
+    def line(self, labelled: int | None = None) -> str:
+        """One line for the user; `labelled` samples have a label that is used beside the teacher's own classes."""
         samples, missing = len(self.rows), int((self.rows < 0).sum())
         known = samples - missing
         text = f"{known:,} of {samples:,} samples are reinforced ({self.stored:,} in the reinforcement)"
@@ -61,8 +61,12 @@ class Coverage:
         if self.undecodable.any():
             text += f", {int(self.undecodable.sum()):,} left out (image not decodable)"
         text += self._partners_text()
-        if self.teachers_classes:
+        if self.teachers_classes and labelled is None:
             text += "; the classes are the teacher's own, so hard labels are not used"
+        elif self.teachers_classes:
+            text += (
+                f"; the classes are the teacher's own, for the second head, and {labelled:,} have a label for the first"
+            )
         return text
 
     def _partners_text(self) -> str:

@@ -101,7 +101,7 @@ class TrainingData:
             batches = ReinforcedBatches(
                 self.source, reinforcement, size=size, missing=self.missing, seed=seed, truth=truth
             )
-        note(batches.coverage.line())
+        note(batches.line())
         return batches
 
     def objective(self, settings: TrainingSettings) -> Objective:

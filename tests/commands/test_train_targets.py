@@ -72,10 +72,11 @@ def test_unlabelled_images_are_taught_by_a_live_teacher_in_its_own_classes(photo
     assert open_run(tmp_path / "run").classes == ("blue", "green", "red")
 
 
-def test_a_second_head_learns_the_teachers_classes_and_is_dropped(own, tmp_path):
+def test_a_second_head_learns_the_teachers_classes_and_is_dropped(own, tmp_path, capsys):
     two, plus = own
     out = tmp_path / "run"
     assert train(two, out, "--reinforcement", plus, "--head", "auxiliary", "--val", f"folder:{two}") == 0
+    assert "24 have a label for the first" in capsys.readouterr().err
     run = open_run(out)
     assert run.classes == ("cold", "warm")
     names = read_weights(out / "model.safetensors").tensors
