@@ -309,7 +309,7 @@ def test_an_interrupt_says_what_is_true_of_the_command(verb, monkeypatch, capsys
     monkeypatch.setattr(f"{cli.PACKAGE}.{verb}.{verb}", interrupted)
     monkeypatch.setattr(cli, "settings", lambda *_: {})
     assert cli.main([verb]) == 130
-    ends = {"reinforce": "again to go on", "train": "again with --resume to go on"}
+    ends = {"reinforce": "again to go on", "refine": "again to go on", "train": "again with --resume to go on"}
     end = ends.get(verb, "again")
     assert capsys.readouterr().err == f"buttress {verb}: interrupted; run the same command {end}\n"
 
@@ -436,7 +436,7 @@ def test_R30_wrong_values_of_a_list_are_told_in_one_line(capsys):
         assert line.count("\n") == 1
         assert words[0].rstrip("+=a") in line
     assert cli.main(["reinforce", "--help"]) == 0
-    assert "+" not in capsys.readouterr().out  # jsonargparse's own way to add to a list, which is not ours
+    assert "--teacher+" not in capsys.readouterr().out  # jsonargparse's own way to add to a list, which is not ours
 
 
 @pytest.mark.parametrize("verb", ["", *cli.VERBS])

@@ -103,7 +103,7 @@ def test_each_image_is_decoded_once(source, uris, tmp_path, monkeypatch):
             decoded.append(data)
         return decode(data)
 
-    for module in ("labelling.looks", "views.render"):
+    for module in ("labelling.row_images", "labelling.looks", "views.render"):
         monkeypatch.setattr(f"buttress.{module}.decode", counted)
     monkeypatch.setattr(label, "sanity", lambda *_: None)
     run(source, uris, tmp_path / "plus")
