@@ -116,7 +116,7 @@ def test_a_folder_of_image_files_has_paths_as_ids(tmp_path: Path) -> None:
 
 def test_columns_can_be_named_and_the_only_image_column_is_found(tmp_path: Path) -> None:
     sound = {"bytes": b"RIFF", "path": "x.wav"}
-    columns = {
+    columns: dict[str, list[Any]] = {
         "photo": [image(1), image(2)],
         "image": [sound, sound],
         "fine": [4, 0],

@@ -192,6 +192,19 @@ def test_the_cache_is_bounded_and_stays_out_of_the_pickle(tmp_path: Path, monkey
     assert [sample.data for sample in samples(again)] == contents
 
 
+def test_row_groups_are_chunks_where_they_do_not_all_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = write(tmp_path / "a.parquet", {"img": [bytes([n]) * 1000 for n in range(8)]})
+    source = open_source(uri)
+    assert isinstance(source, ParquetSource)
+    assert source.chunks is None
+    monkeypatch.setattr("buttress.sources.parquet._CACHE_BYTES", 7000)
+    source = open_source(uri)
+    assert isinstance(source, ParquetSource)
+    assert source.chunks is not None
+    assert source.chunks.of.tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert source.chunks.window == 2
+
+
 def test_cifar(real_data: Path) -> None:
     uri = f"parquet:{real_data}/cifar100/train.parquet"
     source = open_source(uri)

@@ -12,9 +12,10 @@ import safetensors.numpy
 from tars import tar_bytes, write_tar
 
 from buttress.errors import SourceError
+from buttress.files import write_atomic
 from buttress.sources import tar_index
 from buttress.sources.tar_index import is_indexed, open_index
-from buttress.sources.tar_scan import Members
+from buttress.sources.tar_scan import Members, Read, scan
 
 FILES = {"cat/a.jpg": b"one", "dog/é.jpg": b"three", "dog/é.cls": b"1", "x.txt": b""}
 
@@ -29,8 +30,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The archives that were looked through."""
     seen: list[str] = []
-    scan = tar_index.scan
-    monkeypatch.setattr(tar_index, "scan", lambda read, size, place: seen.append(place) or scan(read, size, place))
+
+    def counted(read: Read, size: int, place: str) -> Members:
+        seen.append(place)
+        return scan(read, size, place)
+
+    monkeypatch.setattr(tar_index, "scan", counted)
     return seen
 
 
@@ -132,12 +137,11 @@ def test_where_the_folder_cannot_be_written_the_cache_is_used(
     tmp_path: Path, cache: Path, scans: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_tar(tmp_path / "data" / "a.tar", FILES)
-    write = tar_index.write_atomic
 
     def closed(target: Path, data: bytes) -> None:
         if target.parent == path.parent:
             raise PermissionError(13, "Permission denied")
-        write(target, data)
+        write_atomic(target, data)
 
     monkeypatch.setattr(tar_index, "write_atomic", closed)
     first = opened(path)

@@ -199,6 +199,11 @@ def test_R6_only_our_error_comes_out_of_mutated_archives() -> None:
     assert 300 < refused < 3000
 
 
+def test_R5_zeros_without_end_are_not_read() -> None:
+    with pytest.raises(SourceError, match="bytes behind its end mark; make it anew"):
+        scan(lambda start, length: bytes(length), 2**50, "x.tar")
+
+
 def test_R5_memory_is_bounded_by_what_is_found() -> None:
     claims = 2**62
     block = header(b"a.jpg", b"\x80" + claims.to_bytes(11, "big"))

@@ -190,6 +190,7 @@ def test_R16_a_broken_picture_keeps_its_place(tmp_path: Path) -> None:
         ("CIFAR10?spilt=test", "unknown key 'spilt' (known are download, split); did you mean split?"),
         ("CIFAR10?split=val", "its splits are train and test, not 'val'"),
         ("CIFAR10?download=perhaps", "download=perhaps: say 1 or 0"),
+        ("EMNIST?spilt=letters", "(known are download, split, train); did you mean split?"),
         ("CIFAR10?root=x", "unknown key 'root'"),
         ("CIFAR10?train=0", "unknown key 'train'"),
         ("CIFAR10?transform=os.system", "unknown key 'transform'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,8 +50,9 @@ def read_column(file: str, column: str, row_group: int | None = None) -> pa.Chun
 
         groups = range(parquet.num_row_groups) if row_group is None else [row_group]
         try:
-            # one column gains nothing from threads, and workers are many already
-            return parquet.read_row_groups(groups, columns=[column], use_threads=False).column(0)
+            with reported(file) if is_remote(file) else nullcontext():
+                # one column gains nothing from threads, and workers are many already
+                return parquet.read_row_groups(groups, columns=[column], use_threads=False).column(0)
         except (pa.ArrowException, OSError) as failure:
             raise _unreadable(file, failure) from failure
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def _size_and_stamp(archive: str) -> tuple[int, str]:
         status = os.stat(archive)
     except OSError as failure:
         raise SourceError(f"{archive}: cannot be read ({failure.strerror})") from failure
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError(f"{archive}: cannot be read (not a file)")
     return status.st_size, f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
 

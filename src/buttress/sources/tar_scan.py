@@ -27,6 +27,7 @@ LABEL_EXTENSIONS = (".cls", ".json")
 _MAX_NAME_BYTES = 64 * 1024  # of an extended header; a path has at most 4,096
 _MAX_LABEL_BYTES = {".cls": 64, ".json": 1024 * 1024}
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_MAX_PADDING = 64 * 1024 * 1024  # tar programs pad to some KiB
 _ZEROS = bytes(BLOCK)
 
 Read = Callable[[int, int], bytes]  # (offset, length) -> that many bytes, fewer at the end of the file
@@ -111,6 +112,8 @@ def _refuse_truncated(end: int, size: int, place: str, what: str) -> None:
 
 def _check_end(read: Read, position: int, size: int, place: str) -> None:
     """After the first block of zeros there may be zeros alone: more would be members that tar programs do not show."""
+    if size - position > _MAX_PADDING:
+        raise SourceError(f"{place}: {size - position:,} bytes behind its end mark; make it anew")
     while position < size:
         piece = read(position, 1024 * 1024)
         if not piece or piece.count(0) != len(piece):

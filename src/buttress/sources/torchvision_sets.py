@@ -182,8 +182,9 @@ def _kind(parameter: inspect.Parameter) -> type | None:
 
 
 def _keys(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
-    keys = [name for name, one in parameters.items() if name not in ("root", "train") and _kind(one)]
-    return sorted({*keys, "split"} if "train" in parameters else keys)
+    """What may stand behind `?`; `split` stands for `train` where the class has no split of its own."""
+    keys = {name for name, one in parameters.items() if name != "root" and _kind(one)}
+    return sorted(keys - {"train"} | {"split"} if "train" in keys and "split" not in keys else keys)
 
 
 def _arguments(parameters: Mapping[str, inspect.Parameter], chosen: dict[str, str], uri: str) -> dict[str, Any]:
