@@ -28,15 +28,13 @@ from benchmarks import RESULTS, record
 from buttress.metrics.health import Health, examine
 from buttress.sources import Relabelled, Sample, Source, Subset, id_hashes, open_source
 from buttress.sources.splits import split, with_wrong_labels
-from buttress.store.reader import open_reinforcement
+from buttress.store.reader import Reinforcement, open_reinforcement
 
 WRONG, COPIED, SEED = 0.1, 0.01, 20261121
 WANTED = 0.8  # of the planted errors found, and of what is flagged planted
 PAGE = Path(__file__).parents[1] / "docs" / "health.md"
 MARK, END = "<!-- made by `python -m benchmarks.health table` -->", "<!-- end -->"
-HEAD = (
-    "| images | teacher trained on | its top-1 % | precision % | recall % | estimated wrong % | confident learning % |"
-)
+HEAD = "| images | teacher trained on | its top-1 | any class | estimated | like classes | confident learning |"
 MODEL = "tf_efficientnet_lite0"
 SIZE, BATCH, LR, VIEWS = 64, 64, 1e-3, 8
 
@@ -119,8 +117,23 @@ def measure(reinforcement: Path, uri: str) -> dict[str, Any]:
         "share": {"planted": float(wrong.mean()), "estimated": health.noise.share},
         "temperature": health.noise.temperature,
         "duplicates": _duplicates(health, copied),
-        "unplanted": _of_right_labels(judged, store.path),
+        "alike": _alike(judged, store),
+        "unplanted": _of_right_labels(judged, store),
     }
+
+
+def _alike(judged: Source, store: Reinforcement) -> dict[str, Any]:
+    """The same tenth of the labels moved to the one class that the teacher mixes up most with the right one."""
+    said = examine(judged, store).said
+    confusion_CC = np.zeros((len(store.classes), len(store.classes)))
+    np.add.at(confusion_CC, (np.asarray(judged.labels)[:, None], said.ids_NK), said.values_NK)
+    np.fill_diagonal(confusion_CC, 0)
+    wrong = planted(judged).labels != judged.labels
+    labels = np.where(wrong, confusion_CC.argmax(axis=1)[judged.labels], judged.labels)
+    health = examine(Relabelled(judged, labels), store)
+    assert health.noise is not None
+    score = health.noise.wrong_N
+    return {**_figures(score, score > 0.5, wrong), "estimated": health.noise.share}
 
 
 def _figures(score: np.ndarray, flagged: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
@@ -160,9 +173,9 @@ def _duplicates(health: Health, copied: np.ndarray) -> dict[str, Any]:
     return {"planted": len(copied), "found": found, "groups": len(groups)}
 
 
-def _of_right_labels(judged: Source, reinforcement: Path) -> dict[str, Any]:
-    """What is flagged where nothing was planted: CIFAR-100's own labels, of which some are wrong."""
-    health = examine(judged, open_reinforcement(reinforcement))
+def _of_right_labels(judged: Source, store: Reinforcement) -> dict[str, Any]:
+    """What is flagged where nothing was planted: the source's own labels, of which some may be wrong."""
+    health = examine(judged, store)
     assert health.noise is not None
     return {"flagged": int((health.noise.wrong_N > 0.5).sum()), "share": health.noise.share}
 
@@ -172,17 +185,20 @@ def table() -> str:
     lines = [json.loads(line) for line in (RESULTS / "health.jsonl").read_text().splitlines()]
     rows = [HEAD, "|---|---|---|---|---|---|---|"]
     for line in {(line["data"], line["taught"], line["images"]): line for line in lines}.values():
-        labels, other = line["labels"], line["confident_learning"]
         rows.append(
             f"| {line['data'].partition('/')[2].partition('/train')[0]}, {line['images']:,} | {line['taught']} "
-            f"| {_percent(line['teacher_top1'])} | {_percent(labels['precision'])} | {_percent(labels['recall'])} "
-            f"| {_percent(line['share']['estimated'])} | {_percent(other['precision'])}, {_percent(other['recall'])} |"
+            f"| {_percent(line['teacher_top1'])} | {_both(line['labels'])} | {_percent(line['share']['estimated'])} "
+            f"| {_both(line['alike'])} | {_both(line['confident_learning'])} |"
         )
     return "\n".join(rows) + "\n"
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+    return f"{100 * share:.1f} %"
+
+
+def _both(figures: dict[str, Any]) -> str:
+    return f"{_percent(figures['precision'])}, {_percent(figures['recall'])}"
 
 
 def write_table() -> None:
