@@ -1,14 +1,15 @@
-"""Does `buttress inspect` find wrong labels and duplicates that were planted into CIFAR-100?
+"""Does `buttress inspect` find wrong labels and duplicates that were planted into CIFAR-100, or into another source?
 
     python -m benchmarks.health teacher --labels planted --work DIR     # fine-tune, then label: DIR/store
-    python -m benchmarks.health measure --reinforcement DIR/store --taught planted --record
+    python -m benchmarks.health measure --reinforcement DIR/store --taught "these labels" --record
+    python -m benchmarks.health table       # from docs/results/health.jsonl into docs/health.md
 
 A tenth of the labels is moved to another class, drawn evenly, and a hundredth of the images is copied under another id,
 every other copy under another class. `measure` knows which; what it measures gets the images, those labels and what the
 teacher said. What a list of label errors is worth depends on what the teacher was trained on, so `teacher` has three
 ways: `clean` (the right labels of the images that it then judges), `planted` (the very labels that it then judges, the
 wrong ones among them, as a user has them), `others` (other images, a tenth of them wrongly labelled as well). `measure`
-takes any reinforcement of CIFAR-100, and names by --taught what its teacher was trained on.
+takes any reinforcement with the source that it was made from, and names by --taught what its teacher was trained on.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import record
+from benchmarks import RESULTS, record
 from buttress.metrics.health import Health, examine
 from buttress.sources import Relabelled, Sample, Source, Subset, id_hashes, open_source
 from buttress.sources.splits import split, with_wrong_labels
-from buttress.store.reader import open_reinforcement
+from buttress.store.reader import Reinforcement, open_reinforcement
 
 WRONG, COPIED, SEED = 0.1, 0.01, 20261121
 WANTED = 0.8  # of the planted errors found, and of what is flagged planted
+PAGE = Path(__file__).parents[1] / "docs" / "health.md"
+MARK, END = "<!-- made by `python -m benchmarks.health table` -->", "<!-- end -->"
+HEAD = "| images | teacher trained on | its top-1 | any class | estimated | like classes | confident learning |"
 MODEL = "tf_efficientnet_lite0"
 SIZE, BATCH, LR, VIEWS = 64, 64, 1e-3, 8
 
@@ -39,8 +43,8 @@ def data_folder() -> Path:
     return Path(os.environ.get("BUTTRESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
-def cifar100() -> Source:
-    return open_source(f"parquet:{data_folder()}/cifar100/train.parquet?label=fine_label")
+def cifar100() -> str:
+    return f"parquet:{data_folder()}/cifar100/train.parquet?label=fine_label"
 
 
 def planted(source: Source) -> Relabelled:
@@ -77,7 +81,7 @@ def make_teacher(labels: str, rows: int, epochs: int, work: Path) -> None:
     from buttress.training.train import TrainingData, train_on_source
     from buttress.views.presets import preset
 
-    judged, others = split(cifar100(), (rows, rows))
+    judged, others = split(open_source(cifar100()), (rows, rows))
     kinds: dict[str, Source] = {"clean": judged, "planted": planted(judged), "others": planted(others)}
     settings = TrainingSettings(epochs=epochs, batch=BATCH, lr=LR, workers=0, checkpoint_every=epochs)
     weights = data_folder() / "weights" / f"{MODEL}.fp16.safetensors"
@@ -89,9 +93,9 @@ def make_teacher(labels: str, rows: int, epochs: int, work: Path) -> None:
     label_source(judged, spec, preset("small"), LabelSettings(views=VIEWS, workers=1), work / "store")
 
 
-def measure(reinforcement: Path) -> dict[str, Any]:
+def measure(reinforcement: Path, uri: str) -> dict[str, Any]:
     """Plant, inspect, and compare with what was planted."""
-    store, source = open_reinforcement(reinforcement), cifar100()
+    store, source = open_reinforcement(reinforcement), open_source(uri)
     judged = Subset(source, np.flatnonzero(store.rows_of(id_hashes(source.ids)) >= 0))
     noisy = planted(judged)
     copied = np.random.default_rng(SEED).choice(len(judged), round(COPIED * len(judged)), replace=False)
@@ -102,6 +106,8 @@ def measure(reinforcement: Path) -> dict[str, Any]:
     assert health.noise is not None
     score = health.noise.wrong_N
     return {
+        "data": uri.replace(str(data_folder()), "data"),
+        "teacher": str(store.card.teachers[0]["uri"]),
         "images": len(judged),
         "views": store.views,
         "seconds": seconds,
@@ -111,8 +117,23 @@ def measure(reinforcement: Path) -> dict[str, Any]:
         "share": {"planted": float(wrong.mean()), "estimated": health.noise.share},
         "temperature": health.noise.temperature,
         "duplicates": _duplicates(health, copied),
-        "unplanted": _of_right_labels(judged, store.path),
+        "alike": _alike(judged, store),
+        "unplanted": _of_right_labels(judged, store),
     }
+
+
+def _alike(judged: Source, store: Reinforcement) -> dict[str, Any]:
+    """The same tenth of the labels moved to the one class that the teacher mixes up most with the right one."""
+    said = examine(judged, store).said
+    confusion_CC = np.zeros((len(store.classes), len(store.classes)))
+    np.add.at(confusion_CC, (np.asarray(judged.labels)[:, None], said.ids_NK), said.values_NK)
+    np.fill_diagonal(confusion_CC, 0)
+    wrong = planted(judged).labels != judged.labels
+    labels = np.where(wrong, confusion_CC.argmax(axis=1)[judged.labels], judged.labels)
+    health = examine(Relabelled(judged, labels), store)
+    assert health.noise is not None
+    score = health.noise.wrong_N
+    return {**_figures(score, score > 0.5, wrong), "estimated": health.noise.share}
 
 
 def _figures(score: np.ndarray, flagged: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
@@ -152,11 +173,38 @@ def _duplicates(health: Health, copied: np.ndarray) -> dict[str, Any]:
     return {"planted": len(copied), "found": found, "groups": len(groups)}
 
 
-def _of_right_labels(judged: Source, reinforcement: Path) -> dict[str, Any]:
-    """What is flagged where nothing was planted: CIFAR-100's own labels, of which some are wrong."""
-    health = examine(judged, open_reinforcement(reinforcement))
+def _of_right_labels(judged: Source, store: Reinforcement) -> dict[str, Any]:
+    """What is flagged where nothing was planted: the source's own labels, of which some may be wrong."""
+    health = examine(judged, store)
     assert health.noise is not None
     return {"flagged": int((health.noise.wrong_N > 0.5).sum()), "share": health.noise.share}
+
+
+def table() -> str:
+    """The last measurement of every teacher, as Markdown."""
+    lines = [json.loads(line) for line in (RESULTS / "health.jsonl").read_text().splitlines()]
+    rows = [HEAD, "|---|---|---|---|---|---|---|"]
+    for line in {(line["data"], line["taught"], line["images"]): line for line in lines}.values():
+        rows.append(
+            f"| {line['data'].partition('/')[2].partition('/train')[0]}, {line['images']:,} | {line['taught']} "
+            f"| {_percent(line['teacher_top1'])} | {_both(line['labels'])} | {_percent(line['share']['estimated'])} "
+            f"| {_both(line['alike'])} | {_both(line['confident_learning'])} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _both(figures: dict[str, Any]) -> str:
+    return f"{_percent(figures['precision'])}, {_percent(figures['recall'])}"
+
+
+def write_table() -> None:
+    page = PAGE.read_text()
+    start, end = page.index(MARK) + len(MARK), page.index(END)
+    PAGE.write_text(f"{page[:start]}\n{table()}{page[end:]}")
 
 
 def main() -> None:
@@ -169,13 +217,18 @@ def main() -> None:
     teacher.add_argument("--work", type=Path, required=True)
     measuring = actions.add_parser("measure")
     measuring.add_argument("--reinforcement", type=Path, required=True)
+    measuring.add_argument("--source", default=cifar100(), help="what it was made from (default: CIFAR-100)")
     measuring.add_argument("--taught", required=True, help="what the teacher was trained on")
     measuring.add_argument("--record", action="store_true", help="append to docs/results/health.jsonl")
+    actions.add_parser("table")
     arguments = parser.parse_args()
+    if arguments.action == "table":
+        write_table()
+        return
     if arguments.action == "teacher":
         make_teacher(arguments.labels, arguments.rows, arguments.epochs, arguments.work)
         return
-    line = {"taught": arguments.taught, **measure(arguments.reinforcement)}
+    line = {"taught": arguments.taught, **measure(arguments.reinforcement, arguments.source)}
     print(json.dumps(line, indent=1))
     if arguments.record:
         record("health", line, "benchmarks.health")
