@@ -136,11 +136,15 @@ def run_block(block: CodeBlock, names: dict[str, Any]) -> None:
                 run_command(line)
 
 
+ELSEWHERE = ("sources.md",)  # tests/sources/test_sources_page.py runs its blocks, among files of every kind
+RUN_HERE = [
+    page for page in PAGES if page.name not in ELSEWHERE and any(block.language in RUN for block in code_blocks(page))
+]
+
+
 # Pages call much of other people's code; what it warns of is looked at where that code is tested by itself.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(b.language in RUN for b in code_blocks(page))], ids=name_of
-)
+@pytest.mark.parametrize("page", RUN_HERE, ids=name_of)
 def test_every_block_of_a_page_runs(page, place, colour_teacher):
     GIVEN.get(page.name, make_reinforcement)(colour_teacher)
     for block in code_blocks(page):
