@@ -49,6 +49,21 @@ def test_reinforce_verify_train_evaluate(photos, plus, colour_teacher, tmp_path,
     assert last["val"]["top1"]["value"] == pytest.approx(figures["top1"]["value"])
 
 
+def test_mixed_views_go_all_the_way(photos, colour_teacher, tmp_path, capsys):
+    words = ["--source", f"folder:{photos}", "--teacher", colour_teacher, "--views", "3", "--k", "2"]
+    plus = str(tmp_path / "mix+")
+    assert main(["reinforce", *words, "--policy", "small-mix", "--workers", "0", "--out", plus]) == 0
+    for file in sorted(photos.rglob("*.png"))[::4]:
+        file.unlink()
+    assert main(["verify", plus, "--source", f"folder:{photos}"]) == 0
+    assert "WRONG" not in capsys.readouterr().out
+    argv = ["train", "--model", MODEL, "--data", f"folder:{photos}", *TRAIN]
+    assert main([*argv, "--reinforcement", plus, "--out", str(tmp_path / "a")]) == 0
+    assert "of their 54 views give way to another" in capsys.readouterr().err
+    assert main([*argv, "--policy", "small-mix", "--val", f"folder:{photos}", "--out", str(tmp_path / "b")]) == 0
+    assert open_run(tmp_path / "b").read_metrics()[-1]["val"]["top1"]["count"] == 18
+
+
 def test_a_run_can_be_replayed_from_its_own_recipe(photos, plus, tmp_path):
     argv = ["train", "--model", MODEL, "--data", f"folder:{photos}", "--reinforcement", str(plus), *TRAIN]
     assert main([*argv, "--out", str(tmp_path / "a"), "--optimizer.weight_decay", "0.1"]) == 0

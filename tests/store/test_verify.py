@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from buttress.store.verify import check_integrity
+from buttress.views.draw import Drawer
+from buttress.views.presets import preset
 
-from .small_store import Plan
+from . import small_store
+from .small_store import Plan, id_hashes_of
 
 
 @pytest.fixture
@@ -71,6 +74,29 @@ def test_labels_without_an_image_and_images_without_labels_are_found(tmp_path):
     plan.labels_VNS[0, 1] = plan.labels_VNS[0, 0]
     plan.write(tmp_path / "b")
     assert found(tmp_path / "b") == {("part-00000-v0000.safetensors", "plane of view 0, row 1")}
+
+
+def test_only_views_that_are_mixed_with_a_bad_image_may_be_absent(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_store, "POLICY", preset("mix"))
+    drawer, hashes = Drawer(preset("mix"), 5, 12), id_hashes_of(12)
+    mixes = {(view, row): drawer.mix(int(hashes[row]), view) for view in range(4) for row in range(12)}
+    partners = [mix.partner for mix in mixes.values() if mix is not None]
+    bad = max(partners, key=partners.count)
+    plan = Plan(12, 4, bad=(bad,))
+    mixed = {place: mix for place, mix in mixes.items() if mix is not None and place[1] != bad}
+    lost = [place for place, mix in mixed.items() if mix.partner == bad]
+    others = [place for place in mixed if place not in lost]
+    alone = [place for place in mixes if place not in mixed and place[1] != bad]
+    for place in lost:
+        plan.labels_VNS[place] = 0
+    assert len(lost) >= 2
+    assert check_integrity(plan.write(tmp_path / "right", (4,), (2,))).whole
+    for name, place in (("mixed", others[0]), ("alone", alone[0])):
+        kept, plan.labels_VNS[place] = plan.labels_VNS[place].copy(), 0
+        (problem,) = check_integrity(plan.write(tmp_path / name)).problems
+        assert problem.place == f"plane of view {place[0]}, row {place[1]}"
+        assert problem.what == "the row has an image, but no labels"
+        plan.labels_VNS[place] = kept
 
 
 def test_two_rows_with_one_hash_are_found(tmp_path, monkeypatch):
