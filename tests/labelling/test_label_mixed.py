@@ -21,6 +21,7 @@ from buttress.pages.gallery import gallery
 from buttress.sources import Subset, id_hash, open_source
 from buttress.store.reader import open_reinforcement
 from buttress.store.verify import check_integrity
+from buttress.store.writer import write_part
 from buttress.teachers.teacher import TeacherSpec
 from buttress.views.presets import preset
 from buttress.views.render import Renderer
@@ -184,7 +185,12 @@ def test_blocks_of_an_interrupted_start_are_not_labelled_again(source, colour_te
     cut_off(monkeypatch, "write_part", source, colour_teacher, tmp_path / "cut")
     labelled: list[str] = []
     really = block_module._label
-    monkeypatch.setattr(block_module, "_label", lambda block, job: labelled.append(block.part) or really(block, job))
+
+    def noted(block, job):
+        labelled.append(block.part)
+        return really(block, job)
+
+    monkeypatch.setattr(block_module, "_label", noted)
     run(source, colour_teacher, tmp_path / "cut")
     assert set(labelled) == {"part-00001-v0000", "part-00002-v0000"}
 
@@ -270,7 +276,7 @@ def test_a_partner_that_is_repaired_after_a_part_was_written_stays_out(
     """The first part has records that are absent for it, and stays: so it is absent in all views of all parts."""
     bad = distant_partner(source)
     path = photos / source.ids[bad]
-    kept, really = path.read_bytes(), label.write_part
+    kept, really = path.read_bytes(), write_part
     path.write_bytes(b"not an image")
 
     def after_one(*arguments, **named):
@@ -298,7 +304,7 @@ def test_a_partner_that_changed_after_a_part_was_written_is_refused(
     run(source, colour_teacher, tmp_path / "whole")
     partner = distant_partner(source)
     path = photos / source.ids[partner]
-    kept, really = path.read_bytes(), label.write_part
+    kept, really = path.read_bytes(), write_part
 
     def after_one(*arguments, **named):
         really(*arguments, **named)
@@ -376,6 +382,7 @@ def test_a_damaged_memory_is_none(tmp_path):
     memory.learn(np.array([2, 7]), np.arange(9, dtype=np.uint64) * 11)
     memory.write(tmp_path / "rows")
     again = read_memory(tmp_path / "rows")
+    assert again is not None
     contents, known = np.full(12, 5, np.uint64), np.arange(12) == 2
     again.recall(contents, known)
     assert contents.tolist() == [5, 5, 5, 5, 5, 5, 5, 77, 5, 5, 5, 5]  # row 2 was known already
