@@ -77,8 +77,9 @@ def make_teacher(labels: str, rows: int, epochs: int, work: Path) -> None:
     from buttress.labelling.label import label_source
     from buttress.labelling.settings import LabelSettings
     from buttress.teachers.teacher import TeacherSpec
+    from buttress.training.data import TrainingData
     from buttress.training.settings import TrainingSettings
-    from buttress.training.train import TrainingData, train_on_source
+    from buttress.training.train import train_on_source
     from buttress.views.presets import preset
 
     judged, others = split(open_source(cifar100()), (rows, rows))

@@ -40,8 +40,9 @@ def flags_of(name: str) -> dict[str, Any]:
 def one_training(flags: dict[str, Any], seed: int) -> dict[str, float]:
     """Top-1 on the digits that were held back, and the processor time, seconds."""
     from buttress.metrics.score import score
+    from buttress.training.data import TrainingData
     from buttress.training.settings import TrainingSettings
-    from buttress.training.train import TrainingData, train_on_source
+    from buttress.training.train import train_on_source
     from buttress.views.presets import read_policy
 
     fields = TrainingSettings.__dataclass_fields__

@@ -28,10 +28,11 @@ from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
 from buttress.sources import Source
 from buttress.store.reader import Reinforcement
+from buttress.training.data import TrainingData
 from buttress.training.engine import seed_everything
 from buttress.training.optim import learning_rate
 from buttress.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
-from buttress.training.train import TrainingData, train_on_source
+from buttress.training.train import train_on_source
 
 State = dict[str, Tensor]
 

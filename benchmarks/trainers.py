@@ -61,8 +61,9 @@ def make_store(work: Path) -> None:
     from buttress.labelling.settings import LabelSettings
     from buttress.teachers.teacher import TeacherSpec
     from buttress.training.comparison_sets import digit_sets
+    from buttress.training.data import TrainingData
     from buttress.training.settings import TrainingSettings
-    from buttress.training.train import TrainingData, train_on_source
+    from buttress.training.train import train_on_source
     from buttress.views.policy import Policy, RandomResizedCrop
 
     if (work / "store" / "reinforcement.json").exists():

@@ -29,7 +29,7 @@ class CodeBlock:
     def definitions(self) -> dict[str, Any]:
         """What a Python block imports and defines; the rest of it is not run."""
         kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
-        body = [statement for statement in ast.parse(self.text).body if isinstance(statement, kept)]
+        body: list[ast.stmt] = [statement for statement in ast.parse(self.text).body if isinstance(statement, kept)]
         names: dict[str, Any] = {"__name__": "block"}
         exec(compile(ast.Module(body, type_ignores=[]), "block", "exec"), names)
         return names

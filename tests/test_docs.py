@@ -100,7 +100,7 @@ GIVEN: dict[str, Callable[[str], None]] = {
 
 
 @pytest.fixture
-def place(photos, tmp_path, monkeypatch) -> Path:
+def place(photos, tmp_path, monkeypatch):
     """A folder with photos/train and photos/val, which is the current one."""
     (tmp_path / "photos" / "train").mkdir()
     for folder in list(photos.iterdir()):
