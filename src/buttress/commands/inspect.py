@@ -73,7 +73,7 @@ def _document(health: Health, top: int, near: bool) -> dict[str, Any]:
     store, source, noise = health.store, health.source, health.noise
     labels = {
         "judged": len(health.labelled),
-        "flagged": sum(entry["flagged"] for entry in health.label_errors(0)),
+        "flagged": health.flagged,
         "wrong_share": None if noise is None else noise.share,
         "temperature": None if noise is None else noise.temperature,
         "not_judged_because": health.unjudged,

@@ -55,6 +55,11 @@ class Health:
             return "the stored classes are the teacher's own, so the labels cannot be compared with them"
         return "no sample has a label"
 
+    @property
+    def flagged(self) -> int:
+        """How many labels are likelier wrong than right."""
+        return 0 if self.noise is None else int((self.noise.wrong_N > CUT).sum())
+
     def label_errors(self, top: int) -> list[Entry]:
         """Every label that is likelier wrong than right (`flagged`), then the next likely ones up to `top` in all.
 
@@ -64,7 +69,7 @@ class Health:
         if self.noise is None:
             return []
         wrong = self.noise.wrong_N
-        order = np.argsort(-wrong, kind="stable")[: max(top, int((wrong > CUT).sum()))]
+        order = np.argsort(-wrong, kind="stable")[: max(top, self.flagged)]
         return [
             {
                 **self._entry(int(number), float(wrong[place]), self._other(int(number))),
