@@ -197,7 +197,7 @@ def test_row_groups_are_chunks_where_they_do_not_all_fit(tmp_path: Path, monkeyp
     source = open_source(uri)
     assert isinstance(source, ParquetSource)
     assert source.chunks is None
-    monkeypatch.setattr("buttress.sources.parquet._CACHE_BYTES", 7000)
+    monkeypatch.setattr("buttress.sources.parquet._CACHE_BYTES", 11_000)
     source = open_source(uri)
     assert isinstance(source, ParquetSource)
     assert source.chunks is not None
