@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.code_blocks import PAGES, PROJECT, CodeBlock, code_blocks
 
 from buttress.cli import main
-from tests.code_blocks import PAGES, PROJECT, CodeBlock, code_blocks
 
 RUN = ("sh", "python")
 OTHER_TESTS = ("make ", "pip install ")  # lines of `sh` that are not run here
@@ -47,6 +47,10 @@ QUICK = {  # added to a command; of a repeated flag the last counts
 MARK = re.compile(r"^<!-- .*made by `python -m benchmarks\.(\w+).*` -->\n(.*?)^<!-- end -->$", re.DOTALL | re.MULTILINE)
 
 
+def name_of(path: Path) -> str:
+    return path.name
+
+
 def smaller(text: str) -> str:
     for long, short in SMALLER.items():
         text = text.replace(long, short)
@@ -62,12 +66,12 @@ def make_place_for_trainers(teacher: str) -> None:
     shutil.copy(PROJECT / "tests" / "trainers" / "timm_driver.py", "train.py")
 
 
-# What a page takes as given besides photos/train and photos/val. A page that is not named takes a reinforcement, photos+.
+# What a page takes as given besides photos/train and photos/val; a page that is not named takes a reinforcement.
 GIVEN: dict[str, Callable[[str], None]] = {"README.md": lambda teacher: None, "trainers.md": make_place_for_trainers}
 
 
 @pytest.fixture
-def place(photos, tmp_path, monkeypatch) -> Path:
+def place(photos, tmp_path, monkeypatch) -> None:
     """A folder with photos/train and photos/val, which is the current one."""
     (tmp_path / "photos" / "train").mkdir()
     for folder in list(photos.iterdir()):
@@ -75,7 +79,6 @@ def place(photos, tmp_path, monkeypatch) -> Path:
             folder.rename(photos / "train" / folder.name)
     (photos / "val").symlink_to(photos / "train", target_is_directory=True)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run_command(line: str) -> None:
@@ -104,7 +107,9 @@ def run_block(block: CodeBlock, names: dict[str, Any]) -> None:
 
 # Pages call much of other people's code; what it warns of is looked at where that code is tested by itself.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("page", [page for page in PAGES if any(b.language in RUN for b in code_blocks(page))], ids=str)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(b.language in RUN for b in code_blocks(page))], ids=name_of
+)
 def test_every_block_of_a_page_runs(page, place, colour_teacher):
     GIVEN.get(page.name, make_reinforcement)(colour_teacher)
     for block in code_blocks(page):
@@ -126,13 +131,13 @@ def test_a_table_is_what_its_script_makes_of_the_recorded_runs(page, module, tab
     assert table.strip() == import_module(f"benchmarks.{module}").table()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_table_of_results_is_written_by_hand(page):
     by_hand = [line for line in MARK.sub("", page.read_text()).splitlines() if line.startswith("|") and "±" in line]
     assert by_hand == []
 
 
-@pytest.mark.parametrize("file", sorted((PROJECT / "docs" / "results").glob("*.jsonl")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted((PROJECT / "docs" / "results").glob("*.jsonl")), ids=name_of)
 def test_every_recorded_run_says_how_it_was_made(file):
     for line in map(json.loads, file.read_text().splitlines()):
         assert line["command"].startswith("python -m benchmarks.")
