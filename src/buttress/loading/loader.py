@@ -18,7 +18,7 @@ from buttress.errors import ButtressError, SourceError
 from buttress.loading.batches import ArrayBatch, Batches
 from buttress.loading.order import chunked_order, epoch_order
 from buttress.loading.targets import Batch, SparseTargets
-from buttress.sources.source import Chunks, chunks_of
+from buttress.sources import Chunks, chunks_of
 from buttress.terminal import warn
 
 Request = tuple[int, NDArray[np.int64]]

@@ -3,20 +3,32 @@
 from buttress.sources.arrays import ArraySource, Relabelled, Subset
 from buttress.sources.decode import decode, image_size
 from buttress.sources.folder import FolderSource
+from buttress.sources.hugging_face import HuggingFaceSource
 from buttress.sources.identity import content_hash, fingerprint, id_hash, id_hashes
 from buttress.sources.opening import open_source
 from buttress.sources.parquet import ParquetSource
-from buttress.sources.source import Sample, Source, UndecodableImage
+from buttress.sources.remote_folder import RemoteFolderSource
+from buttress.sources.source import Chunks, Sample, Source, UndecodableImage, chunks_of
+from buttress.sources.tar import TarSource
+from buttress.sources.torchvision_sets import TorchvisionSource
+from buttress.sources.webdataset import WebDatasetSource
 
 __all__ = [
     "ArraySource",
+    "Chunks",
     "FolderSource",
+    "HuggingFaceSource",
     "ParquetSource",
     "Relabelled",
+    "RemoteFolderSource",
     "Sample",
     "Source",
     "Subset",
+    "TarSource",
+    "TorchvisionSource",
     "UndecodableImage",
+    "WebDatasetSource",
+    "chunks_of",
     "content_hash",
     "decode",
     "fingerprint",
