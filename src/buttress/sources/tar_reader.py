@@ -141,7 +141,8 @@ def _chunks(rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     for index in readable[np.lexsort((rows.offset[readable], rows.archive[readable]))].tolist():
         archive, offset = int(rows.archive[index]), int(rows.offset[index])
         start, stop = offset - BLOCK, offset + int(rows.size[index])
-        if archive == archive_before and stop - spans[-1][0] <= CHUNK_BYTES:
+        # Images of a made-up index may overlap: then the end that is there already may be the further one.
+        if archive == archive_before and max(stop, spans[-1][1]) - spans[-1][0] <= CHUNK_BYTES:
             spans[-1][1] = max(stop, spans[-1][1])
         else:
             spans.append([start, stop])
