@@ -44,7 +44,7 @@ def test_a_live_teacher(photos, colour_teacher, tmp_path):
     run = open_run(out)
     assert run.classes == ("blue", "green", "red")
     assert run.reinforcement is None
-    (told,) = run.data["teachers"]
+    (told,) = run.data["teachers"].values()
     assert told["uri"] == colour_teacher
     assert main(["train", "--recipe", str(out / "recipe.yaml"), "--out", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
@@ -145,6 +145,11 @@ def test_misuse_is_told_in_one_line(photos, own, colour_teacher, tmp_path, capsy
         ("--reinforcement", plus, "--loss.hard_weight", "2"): "must lie in 0..1",
         ("--reinforcement", plus, "--label-smoothing", "0.1"): "only hard labels are smoothed",
         ("--teacher", colour_teacher): "no one class of the teacher's",
+        ("--teacher-size", "20"): "--teacher-size: is of a live teacher",
+        ("--loss.name", "nkd"): "loss.name = nkd: of no effect here",
+        ("--loss.truth_floor", "0.5"): "loss.truth_floor = 0.5: of no effect here",
+        ("--loss.gamma", "2"): "loss.gamma = 2.0: of no effect here",
+        ("--reinforcement", plus, "--loss.hard_weight", "0.5"): "loss.hard_weight = 0.5: of no effect here",
     }
     for words, said in cases.items():
         assert said in failure(capsys, *start, *words), words

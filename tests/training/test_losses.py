@@ -187,3 +187,29 @@ def test_low_precision_logits_are_scored_in_float32():
         torch.testing.assert_close(loss(low, targets), loss(low.float(), targets))
     told = normalised_distillation(low, targets, torch.from_numpy(labels), gamma=1.0)
     assert told.dtype == torch.float32
+
+
+@pytest.mark.parametrize("gap", [2.0, 18.0, 28.0, 40.0])
+def test_nkd_keeps_its_digits_where_the_teacher_is_sure(gap):
+    """Value and gradient against float64, with dense targets as of a live teacher."""
+    generator = np.random.default_rng(0)
+    said = generator.normal(size=(8, 10))
+    labels = generator.integers(0, 10, 8)
+    said[np.arange(8), labels] = said.max(1) + gap
+    dense = np.exp(log_softmax(said)).astype(np.float32)
+    ids = torch.arange(10).expand(8, 10)
+    targets = SparseTargets(values=torch.from_numpy(dense), ids=ids, rest=torch.zeros(8), classes=10)
+    logits = generator.normal(size=(8, 10)).astype(np.float32)
+    student = torch.from_numpy(logits).requires_grad_()
+    told = normalised_distillation(student, targets, torch.from_numpy(labels), gamma=1.5)
+    expected = nkd_by_hand(logits, dense.astype(np.float64), labels, 1.5)
+    np.testing.assert_allclose(told.detach().numpy(), expected, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(told.sum(), student)
+    step = 1e-3
+    for c in range(10):
+        moved = np.zeros_like(logits)
+        moved[:, c] = step
+        wide = logits.astype(np.float64)
+        slope = nkd_by_hand(wide + moved, dense.astype(np.float64), labels, 1.5)
+        slope = (slope - nkd_by_hand(wide - moved, dense.astype(np.float64), labels, 1.5)) / (2 * step)
+        np.testing.assert_allclose(gradient[:, c].numpy(), slope, atol=1e-4)

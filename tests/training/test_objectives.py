@@ -98,10 +98,10 @@ def asking(teacher, **settings):
 def test_a_live_teacher_is_asked_once_a_step_and_its_answer_is_the_target():
     teacher = Teacher()
     objective = asking(teacher)
-    views = {6: np.zeros((B, 6, 6, 3), np.uint8)}
+    views = {6: torch.zeros(B, 6, 6, 3, dtype=torch.uint8)}
     targets = objective.targets(Batch(IMAGES, LABELS, IDS, teacher_views=views))
     losses = [objective.loss(LOGITS, targets) for _ in range(3)]
-    dense = torch.from_numpy(teacher.probabilities(views))
+    dense = torch.from_numpy(teacher.probabilities({6: views[6].numpy()}))
     expected = nn.functional.kl_div(LOGITS.log_softmax(1), dense, reduction="batchmean")
     assert teacher.asked == 2
     for loss in losses:
@@ -110,7 +110,9 @@ def test_a_live_teacher_is_asked_once_a_step_and_its_answer_is_the_target():
 
 def test_a_live_teachers_truth_decides_too():
     objective = asking(Teacher(), truth_floor=0.3)
-    targets = objective.targets(Batch(IMAGES, LABELS, IDS, teacher_views={6: np.zeros((B, 6, 6, 3), np.uint8)}))
+    targets = objective.targets(
+        Batch(IMAGES, LABELS, IDS, teacher_views={6: torch.zeros(B, 6, 6, 3, dtype=torch.uint8)})
+    )
     assert targets.soft is not None and targets.truth is not None
     assert targets.truth[:2].tolist() == pytest.approx([0.2, 0.1])
     assert targets.truth[2].isnan()
@@ -129,7 +131,7 @@ def test_a_live_teachers_truth_decides_only_of_views_of_one_class():
         classes=C,
     )
     objective = asking(Teacher(), truth_floor=0.3)
-    views = {6: np.zeros((B, 6, 6, 3), np.uint8)}
+    views = {6: torch.zeros(B, 6, 6, 3, dtype=torch.uint8)}
     targets = objective.targets(Batch(IMAGES, mixed, IDS, mixed=True, teacher_views=views))
     assert targets.soft is not None and targets.truth is not None
     np.testing.assert_allclose(targets.truth.numpy(), np.array([0.2, np.nan, 0.5, np.nan]))

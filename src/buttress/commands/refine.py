@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def refine(
         lr: peak learning rate; the default is 1e-3 from scratch and 1e-4 from trained weights.
         seed: of the weights, the order and the views.
         label_smoothing: 0..1, for the hard labels of the first round.
-        workers: processes that prepare batches and that label; 0 = none.
+        workers: processes that prepare batches; 0 = none, also for labelling.
         max_bad: largest share, 0..1, of images that may fail to decode.
         loss: what a step minimises.
         optimizer: how gradients become steps.
@@ -78,18 +79,19 @@ def refine(
             schedule=schedule,
             workers=workers,
         ),
-        labelling=LabelSettings(views=views, k=k, seed=seed, workers=workers, max_bad=max_bad),
+        # How many processes label best is not how many prepare batches; none at all is none of either.
+        labelling=LabelSettings(views=views, k=k, seed=seed, workers=None if workers else 0, max_bad=max_bad),
         size=size,
         val=None if val is None else open_source(val),
         max_bad=max_bad,
     )
     for number, run in enumerate(refinery.run(), 1):
-        note(f"round {number} of {rounds}: {run.path}{_figures(run.read_metrics()[-1])}")
+        note(f"round {number} of {rounds}: {run.path}{_figures(run.read_metrics())}")
 
 
-def _figures(last: dict[str, Any]) -> str:
+def _figures(lines: Sequence[dict[str, Any]]) -> str:
     """What the last epoch scored, where there were images to score on."""
-    figures = last["val"]
+    figures = lines[-1]["val"] if lines else None
     if not figures:
         return ""
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,7 +90,8 @@ def train(
         schedule=schedule,
     )
     teachers = [teacher] if isinstance(teacher, str) else teacher or []
-    targets = _targets(targets, reinforcement, teachers, missing)
+    live = {"--teacher-size": teacher_size, "--class-map": class_map}
+    targets = _targets(targets, reinforcement, teachers, missing, live)
     from buttress.sources import open_source
     from buttress.store.reader import open_reinforcement
     from buttress.terminal import note
@@ -135,7 +137,11 @@ def _as_recipe(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _targets(
-    asked: Literal["hard", "online", "reinforced"] | None, reinforcement: Path | None, teachers: list[str], missing: str
+    asked: Literal["hard", "online", "reinforced"] | None,
+    reinforcement: Path | None,
+    teachers: list[str],
+    missing: str,
+    live: Mapping[str, object],
 ) -> Literal["hard", "online", "reinforced"]:
     """Where the targets come from."""
     from buttress.errors import SettingsError
@@ -152,6 +158,8 @@ def _targets(
         note(f"--targets {chosen}: {reinforcement} is not used")
     if teachers and chosen != "online":
         note(f"--targets {chosen}: {', '.join(teachers)} is not asked")
+    if chosen != "online" and (idle := [flag for flag, value in live.items() if value is not None]):
+        raise SettingsError(f"{idle[0]}: is of a live teacher, and the targets are {chosen}; leave it out")
     if missing == "hard" and chosen != "reinforced":
         raise SettingsError("--missing hard: says what to do without stored labels, so it needs --reinforcement DIR")
     return chosen

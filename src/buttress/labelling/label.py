@@ -193,7 +193,8 @@ class _Labelling:
         blocks = {name: blocks_of(plan, self.settings.views_per_block) for name, plan in plans.items()}
         every = [block for cut in blocks.values() for block in cut]
         done = [block for block in every if self._take_over(block)]
-        left = [block for block in every if block not in set(done)]
+        finished = set(done)
+        left = [block for block in every if block not in finished]
         views = sum(block.area.size for block in left)
         total = views + sum(block.area.size for block in done)
         check_disk(self.out, (self.stride + self.identity.has_truth) * (views + total), len(self.growth.order))
@@ -202,8 +203,8 @@ class _Labelling:
         if self.growth.memory is not None:
             remove_leftovers(self.out, self.growth.parts)  # parts of rows that are not remembered
             self.growth.memory.write(self.job.work / MEMORY)
-        parts = [self._assemble(plans[name], cut) for name, cut in blocks.items() if not set(cut) & set(left)]
-        waiting = {name: len(set(cut) & set(left)) for name, cut in blocks.items()}
+        waiting = {name: sum(block not in finished for block in cut) for name, cut in blocks.items()}
+        parts = [self._assemble(plans[name], cut) for name, cut in blocks.items() if not waiting[name]]
         with progress("labelling", views, "views") as bar:
             for block, path in run_blocks(left, self.job, workers_of(self.settings, self.teacher)):
                 self._check(block, path)

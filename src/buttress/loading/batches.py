@@ -20,6 +20,7 @@ from buttress.sources import Source
 from buttress.store.partners import Partners
 from buttress.store.reader import Reinforcement
 from buttress.store.rendering import check_renderer
+from buttress.store.truth import truth_of_targets
 from buttress.terminal import note
 from buttress.views.keys import WordSource
 from buttress.views.policy import Policy
@@ -202,9 +203,14 @@ class ReinforcedBatches:
     def _truth(self, index_B: NDArray[np.int64], views_B: NDArray[np.int64], drawn: Rendered) -> NDArray[np.float32]:
         """What the teacher thinks of the samples' own classes; NaN where no stored view is shown, or a mixed one."""
         truth_B, asked_B = np.full(len(index_B), np.nan, np.float32), (views_B >= 0) & (drawn.partner_B < 0)
-        if asked_B.any():
-            rows_B = self.coverage.rows[index_B[asked_B]]
-            truth_B[asked_B] = self.reinforcement.truth(rows_B, _together(views_B[asked_B]))
+        if not asked_B.any():
+            return truth_B
+        rows_B, views = self.coverage.rows[index_B[asked_B]], _together(views_B[asked_B])
+        if self.reinforcement.card.has_truth:
+            truth_B[asked_B] = self.reinforcement.truth(rows_B, views)
+        else:  # by the labels that this source has among the stored classes
+            labels_B, said = self.coverage.labels[index_B[asked_B]], self.reinforcement.targets(rows_B, views)
+            truth_B[asked_B] = truth_of_targets(*said, labels_B=labels_B, classes=len(self.reinforcement.classes))
         return truth_B
 
     def _takes_stored_view(self, index_B: NDArray[np.int64], epoch: int) -> NDArray[np.bool_]:

@@ -138,11 +138,14 @@ class BatchLoader:
 
 def _to_torch(arrays: ArrayBatch, batches: Batches) -> Batch:
     images_BCHW = torch.from_numpy(arrays.views_BHWC).permute(0, 3, 1, 2)
+    teacher_views = None
+    if arrays.teacher_views is not None:
+        teacher_views = {side: torch.from_numpy(views_BHWC) for side, views_BHWC in arrays.teacher_views.items()}
     ids = tuple(batches.source.ids[i] for i in arrays.index_B.tolist())
     if arrays.values_BK is None or arrays.ids_BK is None or arrays.rest_B is None:
         labels = _labels(arrays, batches)
         mixed = isinstance(labels, SparseTargets)
-        return Batch(images_BCHW, labels, ids, mixed=mixed, teacher_views=arrays.teacher_views)
+        return Batch(images_BCHW, labels, ids, mixed=mixed, teacher_views=teacher_views)
     assert batches.classes is not None
     targets = _sparse(arrays.values_BK, arrays.ids_BK, arrays.rest_B, len(batches.classes))
     if arrays.mixed:

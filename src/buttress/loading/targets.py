@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -76,7 +74,7 @@ class Batch:
     labels: SparseTargets | Tensor | None = None
     truth: Tensor | None = None
     mixed: bool = False
-    teacher_views: Mapping[int, NDArray[np.uint8]] | None = None
+    teacher_views: Mapping[int, Tensor] | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch on `device`; the images stay uint8."""

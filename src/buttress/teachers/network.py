@@ -83,7 +83,7 @@ class NetworkTeacher:
             "std": list(loaded.preprocessing.std),
             "interpolation": loaded.preprocessing.interpolation,
             "temperature": self.spec.temperature,
-            "classes": self.spec.classes,
+            "classes": self.spec.kept_classes,
             "class_map": self._map.describe(loaded.classes),
             "licence": loaded.licence,
             "precision": self.spec.precision,

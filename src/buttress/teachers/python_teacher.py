@@ -85,7 +85,7 @@ class PythonTeacher:
             "std": None,
             "interpolation": None,
             "temperature": self.spec.temperature,
-            "classes": self.spec.classes,
+            "classes": self.spec.kept_classes,
             "class_map": self._map.describe(self._own),
             "licence": None,
             "precision": "fp32",

@@ -80,6 +80,12 @@ class TeacherSpec:
         if self.class_map is not None and self.classes == "teacher":
             raise SettingsError("a class map has no use with --classes teacher; leave one of the two out")
 
+    @property
+    def kept_classes(self) -> ClassesMode:
+        """Whose classes it ends in: of a source without any, the teacher's own, whatever was asked for."""
+        unnamed = self.source_classes is None and self.class_map is None
+        return "teacher" if unnamed else self.classes
+
     def open(self) -> Teacher:
         """Open the teacher in this process.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from buttress.store.reader import Reinforcement
 from buttress.teachers.ensemble import Ensemble, EnsembleSpec
 from buttress.terminal import note
 from buttress.training.objectives import AuxiliaryObjective, Objective, OnlineObjective, TargetObjective
-from buttress.training.settings import TrainingSettings
+from buttress.training.settings import LossSettings, TrainingSettings
 from buttress.views.policy import Policy
 
 
@@ -31,6 +32,7 @@ class TrainingData:
         head: "own" learns the classes of the targets. "auxiliary" learns the source's classes from its hard labels, and
             those of the reinforcement, which are the teacher's own, by a second head that is dropped at the end.
         missing: "error" or "hard", for samples the reinforcement does not know.
+        p: probability of a stored view, else the hard label on a view that was not stored (arXiv 2303.08983).
         val: labelled images to score on.
         max_bad: largest share, 0..1, of images that may fail to decode.
 
@@ -44,6 +46,7 @@ class TrainingData:
     teacher: EnsembleSpec | None = None
     head: Literal["own", "auxiliary"] = "own"
     missing: str = "error"
+    p: float = 0.99
     val: Source | None = None
     max_bad: float = 0.001
 
@@ -61,6 +64,11 @@ class TrainingData:
         if self.teacher is not None:
             if self.live_teacher.classes is None:
                 raise TrainingError(f"{self.live_teacher.name}: nobody knows the names of its classes")
+            if self.source.classes is not None and tuple(self.source.classes) != tuple(self.live_teacher.classes):
+                raise SettingsError(
+                    f"{self.live_teacher.name}: a live teacher must answer in the classes of {self.source.uri}; for "
+                    "its own take the labels off the source, or store them by buttress reinforce --classes teacher"
+                )
             return tuple(self.live_teacher.classes)
         if self.reinforcement is not None and self.head == "own":
             return tuple(self.reinforcement.classes)
@@ -99,7 +107,7 @@ class TrainingData:
             batches: ReinforcedBatches = AuxiliaryBatches(self.source, reinforcement, size=size, seed=seed)
         else:
             batches = ReinforcedBatches(
-                self.source, reinforcement, size=size, missing=self.missing, seed=seed, truth=truth
+                self.source, reinforcement, size=size, p=self.p, missing=self.missing, seed=seed, truth=truth
             )
         note(batches.line())
         return batches
@@ -110,6 +118,7 @@ class TrainingData:
         Raises:
             SettingsError: hard labels are to be smoothed and none are used.
         """
+        self._refuse_unused(settings.loss)
         loss, smoothing = settings.loss, settings.label_smoothing
         if self.teacher is not None:
             objective: TargetObjective = OnlineObjective(loss, smoothing=smoothing, teacher=self.live_teacher)
@@ -122,6 +131,29 @@ class TrainingData:
             objective.refuse_unused()
         return objective
 
+    def _refuse_unused(self, loss: LossSettings) -> None:
+        """Raises: SettingsError, where a setting of the loss would be of no effect on these data."""
+        plain, hard = LossSettings(), self.teacher is None and self.reinforcement is None
+        unused = {
+            "loss.gamma": loss.gamma != plain.gamma and loss.name != "nkd",
+            "loss.auxiliary_weight": loss.auxiliary_weight != plain.auxiliary_weight and self.head != "auxiliary",
+            "loss.hard_weight": loss.hard_weight and (hard or self.head == "auxiliary" or self._has_no_labels),
+            "loss.truth_floor": loss.truth_floor and (hard or self.head == "auxiliary" or self._has_no_labels),
+            "loss.name": loss.name == "nkd" and hard,
+        }
+        if wrong := [name for name, idle in unused.items() if idle]:
+            value = getattr(loss, wrong[0].removeprefix("loss."))
+            raise SettingsError(
+                f"{wrong[0]} = {value}: of no effect here (nkd and gamma go together, auxiliary_weight with --head "
+                "auxiliary, the others with soft targets of the images' own classes); leave it out"
+            )
+
+    @property
+    def _has_no_labels(self) -> bool:
+        """Whether no image has a label among the stored classes: they are the teacher's own."""
+        store = self.reinforcement
+        return store is not None and store.card.keeps_teachers_classes and self.source.classes != tuple(store.classes)
+
     def identity(self) -> dict[str, Any]:
         """What a run says of its data."""
         policy = self.reinforcement.card.policy if self.reinforcement is not None else self.policy
@@ -132,5 +164,19 @@ class TrainingData:
             "policy": None if policy is None else policy.to_json(),
             "missing": self.missing,
             "head": self.head,
-            "teachers": None if self.teacher is None else list(self.live_teacher.describe()),
+            "p": self.p,
+            "teachers": None if self.teacher is None else _portable(self.live_teacher.describe()),
         }
+
+
+def _portable(teachers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What decides a live teacher's answers, by number: not on which machine it runs, nor where its weights lie."""
+    idle = {"threads", "device"}
+    return {
+        str(number): {
+            key: value
+            for key, value in said.items()
+            if key not in idle and (key != "uri" or not said.get("weights_sha256"))
+        }
+        for number, said in enumerate(teachers)
+    }

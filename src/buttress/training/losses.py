@@ -69,13 +69,17 @@ def normalised_distillation(logits_BC: Tensor, targets: SparseTargets, labels_B:
     stored_B = here_BK.any(dim=1)
     even_B = targets.rest / _others(targets)
     p_t_B = torch.where(stored_B, (targets.values * here_BK).sum(dim=1), even_B)
-    # Summed from its parts: 1 - p_t has no digits left where p_t is near 1.
-    other_mass_B = (targets.values * ~here_BK).sum(dim=1) + targets.rest - torch.where(stored_B, 0.0, even_B)
+    # What is said of the other classes is scaled before it is summed: 1 - p_t, and a sum over all classes less that of
+    # t, have no digits left where p_t is near 1.
+    other_BK = targets.values * ~here_BK
+    other_mass_B = other_BK.sum(dim=1) + targets.rest - torch.where(stored_B, 0.0, even_B)
+    safe_B = torch.where(other_mass_B > 0, other_mass_B, 1.0)
     log_q_t_B = log_q_BC.gather(1, t_B[:, None])[:, 0]
     log_rest_B = log_q_BC.scatter(1, t_B[:, None], -torch.inf).logsumexp(dim=1)
-    told_B = expectation(targets, log_q_BC) - p_t_B * log_q_t_B
-    others_B = log_rest_B - told_B / other_mass_B.clamp_min(torch.finfo(torch.float32).tiny)
-    return -p_t_B * log_q_t_B + gamma * torch.where(other_mass_B > 0, others_B, 0.0)
+    kept_BK = log_q_BC.gather(1, targets.ids)
+    unstored_B = log_q_BC.sum(dim=1) - kept_BK.sum(dim=1) - torch.where(stored_B, 0.0, log_q_t_B)
+    told_B = (other_BK / safe_B[:, None] * kept_BK).sum(dim=1) + even_B / safe_B * unstored_B
+    return -p_t_B * log_q_t_B + gamma * torch.where(other_mass_B > 0, log_rest_B - told_B, 0.0)
 
 
 def one_hot(labels_B: Tensor, classes: int) -> SparseTargets:

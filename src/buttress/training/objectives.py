@@ -147,7 +147,8 @@ class OnlineObjective(TargetObjective):
         self.refuse_unused()
         hard = super().targets(batch).hard
         assert batch.teacher_views is not None
-        probabilities_BC = torch.from_numpy(self.teacher.probabilities(batch.teacher_views)).to(batch.images.device)
+        views = {side: views_BHWC.numpy() for side, views_BHWC in batch.teacher_views.items()}
+        probabilities_BC = torch.from_numpy(self.teacher.probabilities(views)).to(batch.images.device)
         truth_B = None
         if hard is not None and self.settings.truth_floor:
             labels_B = only_class(hard)

@@ -81,10 +81,11 @@ class Refinery:
             source=self.source,
             policy=self.policy,
             reinforcement=None if first else open_reinforcement(self.labels_of(number - 1)),
+            p=1.0,
             val=self.val,
             max_bad=self.max_bad,
         )
-        settings = self.training if first else self.training.without_smoothing()
+        settings = self.training.for_hard_labels() if first else self.training.without_smoothing()
         out = self.run_of(number)
         begun = (out / "run.json").exists()
         return train_on_source(data, model=self.model, out=out, settings=settings, size=self.size, resume=begun)

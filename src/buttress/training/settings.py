@@ -132,6 +132,10 @@ class TrainingSettings:
         """The same for soft targets."""
         return replace(self, label_smoothing=0.0)
 
+    def for_hard_labels(self) -> TrainingSettings:
+        """The same without what only soft targets know."""
+        return replace(self, loss=LossSettings(name="bce" if self.loss.name == "bce" else "kl"))
+
     def resolved(self, *, pretrained: bool) -> TrainingSettings:
         """The same with the learning rate filled in."""
         if self.lr is not None:
