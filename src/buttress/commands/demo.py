@@ -89,8 +89,8 @@ def demo(
         batch: images per update (default: 50 for digits, else 64).
         lr: peak learning rate (default: 2e-3 for digits, else 1e-3).
         views: stored views per image (default: 20).
-        policy: augmentation: crop, randaug, mix, mix+randaug, small, small-mix, small-mix+randaug, or a JSON file
-            (default: a mild crop for digits, else randaug).
+        policy: augmentation: crop, randaug, mix, mix+randaug, small, small-crop, small-mix, small-mix+randaug,
+            or a JSON file (default: a mild crop for digits, else randaug).
         seeds: trainings per row of the table (default: 3).
     """
     given = {"model": model, "size": size, "epochs": epochs, "batch": batch, "lr": lr, "views": views, "policy": policy}

@@ -43,7 +43,8 @@ def refine(
         val: labelled images to score on after each epoch.
         views: views labelled per image in every round.
         k: classes stored per view.
-        policy: augmentation: crop, randaug, mix, mix+randaug, small, small-mix, small-mix+randaug, or a JSON file.
+        policy: augmentation: crop, randaug, mix, mix+randaug, small, small-crop, small-mix,
+            small-mix+randaug, or a JSON file.
         size: side of the views in pixels; the default is the model's own.
         epochs: passes over the data in every round.
         batch: images per update.

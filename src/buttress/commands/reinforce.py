@@ -42,7 +42,7 @@ def reinforce(
         views: views per image; about a third of the epochs to be trained is enough.
         k: classes stored per view.
         policy: augmentation: crop, randaug (recommended), mix (MixUp and CutMix), mix+randaug; for 32-pixel sets small,
-            small-mix, small-mix+randaug; or a JSON file.
+            small-crop, small-mix, small-mix+randaug; or a JSON file.
         seed: seed of the views.
         teacher_size: side of the teachers' views in pixels; the default is each teacher's own.
         temperature: divides the teachers' logits.

@@ -58,7 +58,7 @@ def train(
         teacher_size: side of the live teachers' views in pixels; the default is each teacher's own.
         class_map: YAML file, class of the images -> class of the live teacher, where names do not say it.
         policy: augmentation where no reinforcement brings its own: crop, randaug (the default), mix, mix+randaug,
-            small, small-mix, small-mix+randaug, or a JSON file.
+            small, small-crop, small-mix, small-mix+randaug, or a JSON file.
         missing: what to do with images that the reinforcement does not know: stop, or train them on their hard label.
         size: side of the training views in pixels; the default is the model's own.
         epochs: passes over the data.

@@ -31,6 +31,7 @@ PRESETS = {
     # The paper's recommended look ("+RA/RE"; Faghri et al. 2023, arXiv 2303.08983).
     "randaug": Policy((RandomResizedCrop(), HorizontalFlip(), RandAugment(), RandomErasing())),
     # For sets of about 32 pixels, where a random resized crop leaves too little (the CIFAR recipe's 4-pixel padding).
+    "small-crop": Policy(_SMALL),
     "small": Policy((*_SMALL, RandAugment(), RandomErasing())),
     # The paper's "+M*" and "+M*+R*": MixUp and CutMix, each in half of the views, alone and with all of the above.
     "mix": Policy((RandomResizedCrop(), HorizontalFlip(), *_MIXING)),
