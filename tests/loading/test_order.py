@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buttress.loading.order import chunked_order, epoch_order, view_of_epoch
+from buttress.loading.order import SORTED, Bijection, EpochOrder, chunked_order, epoch_order, view_of_epoch
+from buttress.views.keys import words
 
 
 def test_every_epoch_is_a_permutation_and_epochs_differ():
@@ -24,6 +29,78 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 def test_golden_order():
     assert epoch_order(0, 0, 8).tolist() == GOLDEN_ORDER
     assert [view_of_epoch(0, epoch, 5) for epoch in range(10)] == GOLDEN_VIEWS
+
+
+@given(count=st.integers(1, 3_000), seed=st.integers(0, 2**63 - 1))
+def test_the_bijection_meets_every_sample_once(count, seed):
+    met = Bijection(words(seed, 0, 0, 0, 8), count)(np.arange(count, dtype=np.uint64))
+    assert sorted(met.tolist()) == list(range(count))
+
+
+@pytest.mark.parametrize("count", [SORTED, SORTED + 1, 100_003])
+def test_any_stretch_of_an_order_is_that_of_the_whole(count):
+    order, whole = EpochOrder(3, 1, count), epoch_order(3, 1, count)
+    assert len(order) == count
+    assert np.array_equal(np.sort(whole), np.arange(count))
+    for first, stop in [(0, 64), (640, 704), (count - 10, count), (count - 10, count + 54)]:
+        np.testing.assert_array_equal(order.at(first, stop), whole[first:stop])
+
+
+def test_large_orders_are_as_random_as_sorted_ones():
+    """Places where a sample comes, and steps from one sample to the next, against an even spread (chi-square, 256
+    cells: mean 255, deviation 22.6)."""
+    count = 1 << 17
+    orders = np.stack([epoch_order(11, epoch, count + 1) for epoch in range(4)]).astype(np.int64)
+    for order in orders:
+        cells = np.histogram2d(np.arange(count + 1), order, bins=16)[0]
+        assert abs(((cells - cells.mean()) ** 2 / cells.mean()).sum() - 225) < 6 * np.sqrt(2 * 225)
+        steps = np.histogram(np.diff(order) % (count + 1), bins=256)[0]
+        assert abs(((steps - steps.mean()) ** 2 / steps.mean()).sum() - 255) < 6 * 22.6
+    for one, other in ((0, 1), (1, 2), (0, 3)):
+        assert abs(np.corrcoef(orders[one], orders[other])[0, 1]) < 6 / np.sqrt(count)
+
+
+def test_a_thousand_million_samples_cost_no_memory_and_no_time():
+    """The first indices within a second and 200 MB, of the whole process with its imports."""
+    script = """
+import time
+from pathlib import Path
+from buttress.loading.order import EpochOrder
+started = time.process_time()
+order = EpochOrder(0, 3, 10**9)
+first, last = order.at(0, 1024), order.at(10**9 - 1024, 10**9)
+largest = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(time.process_time() - started, int(largest.split()[1]) // 1024, len({*first, *last}))
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    print(told)
+    assert float(told[0]) < 1
+    assert int(told[1]) < 200
+    assert int(told[2]) == 2048
+
+
+def test_golden_large_order():
+    """The same in plain integers, and the numbers themselves."""
+    count, whole = 10**9, 2**64 - 1
+    keys = [int(word) for word in words(0, 0, 0x6F726465722E7631, 4, 8)]
+
+    def mixed(value):
+        value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & whole
+        value = (value ^ (value >> 27)) * 0x94D049BB133111EB & whole
+        return value ^ (value >> 31)
+
+    def sample(position):  # 2^30 is the next power of two: halves of 15 bits
+        while True:
+            high, low = divmod(position, 2**15)
+            for number in range(0, 8, 2):
+                high ^= mixed(low + keys[number] & whole) % 2**15
+                low ^= mixed(high + keys[number + 1] & whole) % 2**15
+            position = high * 2**15 + low
+            if position < count:
+                return position
+
+    assert EpochOrder(0, 0, count).at(0, 100).tolist() == [sample(position) for position in range(100)]
+    assert EpochOrder(0, 0, count).at(0, 4).tolist() == GOLDEN_LARGE
 
 
 def test_all_views_come_before_any_repeats():
@@ -74,6 +151,7 @@ def test_golden_chunked_order():
 
 
 GOLDEN_ORDER = [1, 6, 4, 5, 7, 2, 0, 3]
+GOLDEN_LARGE = [829115104, 941593384, 192689731, 49683336]
 GOLDEN_VIEWS = [3, 2, 0, 4, 1, 3, 2, 1, 0, 4]
 GOLDEN_CHUNKED = [6, 5, 7, 1, 2, 0, 4, 3]
 GOLDEN_TWO = [1, 6, 5, 7, 2, 0, 4, 3]

@@ -6,6 +6,7 @@ The epoch travels with the indices of every batch, so workers that live on see i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from buttress.errors import ButtressError, SourceError
 from buttress.loading.batches import ArrayBatch, Batches
-from buttress.loading.order import chunked_order, epoch_order
+from buttress.loading.order import EpochOrder, ListedOrder, Order, chunked_order
 from buttress.loading.targets import Batch, SparseTargets
 from buttress.sources import Chunks, chunks_of
 from buttress.terminal import warn
@@ -44,38 +45,70 @@ class _Fetch(Dataset[Fetched | ButtressError]):
         return _to_torch(arrays, self.batches), arrays.undecodable
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Which slice of every global batch is this process's: the `rank`-th of `world` (rank 0..world-1)."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, first: int, stop: int) -> tuple[int, int]:
+        """Its part of the positions `first`..`stop` - 1; the parts are neighbours and differ by one at most."""
+        count = stop - first
+        return first + self.rank * count // self.world, first + (self.rank + 1) * count // self.world
+
+
 class _Requests:
-    """The batches of the current epoch, as (epoch, indices)."""
+    """The batches of the current epoch from a step on, as (epoch, indices)."""
 
     def __init__(
-        self, usable: NDArray[np.int64], batch: int, seed: int, shuffle: bool, chunks: Chunks | None = None
+        self,
+        usable: NDArray[np.int64],
+        batch: int,
+        seed: int,
+        shuffle: bool,
+        share: Share,
+        chunks: Chunks | None = None,
     ) -> None:
-        self.usable, self.batch, self.seed, self.shuffle, self.epoch = usable, batch, seed, shuffle, 0
+        self.usable, self.batch, self.seed, self.shuffle, self.share = usable, batch, seed, shuffle, share
+        self.epoch, self.first_step = 0, 0
         self.chunks = None if chunks is None else chunks.chosen(usable)
 
-    def __len__(self) -> int:
+    @property
+    def steps(self) -> int:
         whole, left = divmod(len(self.usable), self.batch)
         return whole + (left > 0) * (not self.shuffle or whole == 0)
 
+    def __len__(self) -> int:
+        return self.steps - self.first_step
+
     def __iter__(self) -> Iterator[Request]:
-        order = self.usable
-        if self.shuffle and self.chunks is not None:
-            order = order[chunked_order(self.seed, self.epoch, self.chunks.of, self.chunks.window)]
-        elif self.shuffle:
-            order = order[epoch_order(self.seed, self.epoch, len(order))]
-        for step in range(len(self)):
-            yield self.epoch, order[step * self.batch : (step + 1) * self.batch]
+        count, order = len(self.usable), self._order()
+        for step in range(self.first_step, self.steps):
+            first, stop = self.share.of(step * self.batch, min((step + 1) * self.batch, count))
+            yield self.epoch, self.usable[slice(first, stop) if order is None else order.at(first, stop)]
+
+    def _order(self) -> Order | None:
+        """None = as they come."""
+        if not self.shuffle:
+            return None
+        if self.chunks is not None:
+            return ListedOrder(chunked_order(self.seed, self.epoch, self.chunks.of, self.chunks.window))
+        return EpochOrder(self.seed, self.epoch, len(self.usable))
 
 
 class BatchLoader:
     """An iterable of `Batch` with `set_epoch` and `steps_per_epoch`.
 
+    In training every step has a batch, even one of no images where none of its images can be decoded.
+
     Args:
         batches: how a batch is made.
-        batch: samples per batch. Training drops the last, smaller batch of an epoch; evaluation keeps it.
+        batch: samples per global batch. Training drops the last, smaller batch of an epoch; evaluation keeps it.
         seed: seed of the order.
         shuffle: true for training. Where the source has chunks, they are shuffled, then the samples near one another.
         workers: worker processes; 0 = in this process.
+        share: which slice of the global batches is this process's.
         max_bad: largest share, 0..1, of images that may fail to decode; they are left out, named and counted.
 
     Raises:
@@ -83,10 +116,18 @@ class BatchLoader:
     """
 
     def __init__(
-        self, batches: Batches, *, batch: int, seed: int = 0, shuffle: bool, workers: int = 0, max_bad: float = 0.001
+        self,
+        batches: Batches,
+        *,
+        batch: int,
+        seed: int = 0,
+        shuffle: bool,
+        workers: int = 0,
+        share: Share = Share(),
+        max_bad: float = 0.001,
     ) -> None:
         self._max_bad = max_bad
-        self._requests = _Requests(batches.usable, batch, seed, shuffle, chunks_of(batches.source))
+        self._requests = _Requests(batches.usable, batch, seed, shuffle, share, chunks_of(batches.source))
         self._bad: set[str] = set()
         self._loader: DataLoader[Fetched | ButtressError] = DataLoader(
             _Fetch(batches),
@@ -103,15 +144,16 @@ class BatchLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self._requests)
+        return self._requests.steps
 
     @property
     def samples(self) -> int:
         """Samples that an epoch draws from."""
         return len(self._requests.usable)
 
-    def set_epoch(self, epoch: int) -> None:
-        self._requests.epoch = epoch
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """Iterate over `epoch` next, from its step `first_step` (0..steps_per_epoch) on."""
+        self._requests.epoch, self._requests.first_step = epoch, first_step
 
     def __len__(self) -> int:
         return self.steps_per_epoch
@@ -122,7 +164,7 @@ class BatchLoader:
                 raise fetched
             batch, undecodable = fetched
             self._count_bad(undecodable)
-            if batch.ids:
+            if batch.ids or self._requests.shuffle:
                 yield batch
 
     def _count_bad(self, ids: tuple[str, ...]) -> None:
