@@ -29,7 +29,7 @@ from buttress.runs.resolve import resolve_model
 from buttress.sources import Source
 from buttress.store.reader import Reinforcement
 from buttress.training.data import TrainingData
-from buttress.training.engine import seed_everything
+from buttress.training.chance import seed_everything
 from buttress.training.optim import learning_rate
 from buttress.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 from buttress.training.train import train_on_source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ def progress(
         unit: what is counted.
         clock: the time in seconds, from any start.
     """
-    if not sys.stderr.isatty():
+    if not (sys.stderr.isatty() and first_process()):
         yield _Lines(description, total, unit, clock)
         return
     from rich.console import Console
@@ -101,10 +102,16 @@ class _Bar(Progress):
 
 
 def note(text: str) -> None:
-    """One line of information on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """One line of information on stderr; of several processes the first one says it."""
+    if first_process():
+        print(text, file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
-    """One line of warning on stderr."""
+    """One line of warning on stderr; each of several processes says what it has met."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def first_process() -> bool:
+    """Whether this is the only process, or the first of those that a launcher started (RANK)."""
+    return os.environ.get("RANK", "0") == "0"

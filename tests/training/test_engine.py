@@ -13,7 +13,8 @@ from torch.nn.utils import parametrize
 
 from buttress.errors import SettingsError, TrainingError
 from buttress.loading.targets import Batch
-from buttress.training.engine import fit, resolve_precision, seed_everything
+from buttress.training.chance import StepChance, seed_everything
+from buttress.training.engine import fit, resolve_precision
 from buttress.training.optim import learning_rate
 from buttress.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
@@ -116,8 +117,9 @@ def test_the_step_is_the_textbook_step(tmp_path):
     seed_everything(0)
     bare = network().train()
     optimizer = torch.optim.SGD(bare.parameters(), lr=1.0, momentum=0.9, nesterov=True)
-    losses = []
+    losses, chance = [], StepChance(0, rank=0)
     for step in range(6):
+        chance.seed(step)
         optimizer.param_groups[0]["lr"] = learning_rate(step, 6, 0.01, schedule)
         losses.append(update(bare, optimizer, 1000 * (step // 3) + step % 3))
     assert history.step_losses == pytest.approx(losses, rel=1e-4)
@@ -149,7 +151,7 @@ def test_evaluation_and_checkpoints_come_as_often_as_asked_and_at_the_end(tmp_pa
     asked = settings(epochs=5, evaluate_every=2, checkpoint_every=3)
     _, history, _ = train(tmp_path, asked, val_loader=Loader(soft=False))
     assert [e.val is not None for e in history.epochs] == [False, True, False, True, True]
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["epoch-0003", "epoch-0005"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000009", "step-00000015"]
 
 
 def test_the_protocol_is_called_in_its_order(tmp_path):
@@ -276,7 +278,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(tmp_path, value, told
     with pytest.raises(TrainingError, match=rf"^step 4: the loss is ({told}) on 1001-0, 1001-1, 1001-2, 1001-3; "):
         fit(Broken(), Loader(soft=False), settings(), run=run)
     assert run.weights is None
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["epoch-0001"]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
 
 
 def test_nothing_to_train_on(tmp_path):

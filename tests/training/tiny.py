@@ -34,12 +34,15 @@ class Loader:
     epochs: list[int] = field(default_factory=list)
     die_at: tuple[int, int] | None = None
 
-    def set_epoch(self, epoch: int) -> None:
+    first_step: int = 0
+
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
         self.epochs.append(epoch)
+        self.first_step = first_step
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epochs[-1] if self.epochs else 0
-        for step in range(self.steps_per_epoch):
+        for step in range(self.first_step, self.steps_per_epoch):
             if self.die_at == (epoch, step):
                 raise KeyboardInterrupt
             yield batch(1000 * epoch + step, self.soft)

@@ -58,6 +58,9 @@ class Share:
         return first + self.rank * count // self.world, first + (self.rank + 1) * count // self.world
 
 
+WHOLE = Share()
+
+
 class _Requests:
     """The batches of the current epoch from a step on, as (epoch, indices)."""
 
@@ -123,7 +126,7 @@ class BatchLoader:
         seed: int = 0,
         shuffle: bool,
         workers: int = 0,
-        share: Share = Share(),
+        share: Share = WHOLE,
         max_bad: float = 0.001,
     ) -> None:
         self._max_bad = max_bad

@@ -33,6 +33,10 @@ class SparseTargets:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __getitem__(self, part: slice) -> SparseTargets:
+        """The targets of some rows."""
+        return replace(self, values=self.values[part], ids=self.ids[part], rest=self.rest[part])
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SparseTargets:
         """The same targets on `device`."""
         values, ids, rest = (t.to(device, non_blocking=non_blocking) for t in (self.values, self.ids, self.rest))
@@ -75,6 +79,19 @@ class Batch:
     truth: Tensor | None = None
     mixed: bool = False
     teacher_views: Mapping[int, Tensor] | None = None
+
+    def __getitem__(self, part: slice) -> Batch:
+        """Some of its samples."""
+        views = self.teacher_views
+        return replace(
+            self,
+            images=self.images[part],
+            targets=self.targets[part],
+            ids=self.ids[part],
+            labels=None if self.labels is None else self.labels[part],
+            truth=None if self.truth is None else self.truth[part],
+            teacher_views=None if views is None else {side: views_BHWC[part] for side, views_BHWC in views.items()},
+        )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch on `device`; the images stay uint8."""

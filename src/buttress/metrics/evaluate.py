@@ -70,8 +70,26 @@ def evaluate_model(
         SourceError: no image has a label.
         ModelError: the model has another number of classes, or gives a logit that is not finite.
     """
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
+    logits_NC, labels_N, ids = predictions(
+        module, loader, preprocessing=preprocessing, classes=classes, device=device, class_map=class_map
+    )
+    if not ids:
+        raise SourceError("nothing to evaluate: no image has a label; point --data at images in class sub-folders")
+    return Evaluation(figures_of(logits_NC.numpy(), labels_N.numpy()), logits_NC.numpy(), labels_N.numpy(), ids)
+
+
+def predictions(
+    module: nn.Module,
+    loader: Iterable[Batch],
+    *,
+    preprocessing: Preprocessing,
+    classes: tuple[str, ...],
+    device: torch.device | str | None = None,
+    class_map: Sequence[Sequence[int]] | None = None,
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Logits float32 [N, C], labels int64 [N] and ids of the N images that have a label; see `evaluate_model`."""
+    logits: list[Tensor] = [torch.zeros(0, len(classes))]
+    labels: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
     ids: list[str] = []
     with evaluating(module, device):
         for batch in loader:
@@ -81,10 +99,7 @@ def evaluate_model(
             logits.append(logits_BC[kept])
             labels.append(batch.targets[kept])
             ids += [batch.ids[i] for i in kept.tolist()]
-    if not ids:
-        raise SourceError("nothing to evaluate: no image has a label; point --data at images in class sub-folders")
-    logits_NC, labels_N = torch.cat(logits).numpy(), torch.cat(labels).numpy()
-    return Evaluation(figures_of(logits_NC, labels_N), logits_NC, labels_N, tuple(ids))
+    return torch.cat(logits), torch.cat(labels), tuple(ids)
 
 
 def figures_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Figure]:

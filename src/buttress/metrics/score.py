@@ -10,7 +10,7 @@ import torch
 
 from buttress.errors import SourceError
 from buttress.loading.batches import HardBatches
-from buttress.loading.loader import BatchLoader
+from buttress.loading.loader import WHOLE, BatchLoader, Share
 from buttress.loading.targets import Batch
 from buttress.metrics.evaluate import Evaluation, evaluate_model
 from buttress.models.load import LoadedModel
@@ -31,6 +31,7 @@ def evaluation_loader(
     workers: int = 0,
     batch: int = EVALUATION_BATCH,
     max_bad: float = 0.001,
+    share: Share = WHOLE,
 ) -> BatchLoader:
     """Batches of the labelled images of `source`, in its order, as the model wants to see them.
 
@@ -41,6 +42,7 @@ def evaluation_loader(
         workers: worker processes.
         batch: images per batch.
         max_bad: largest share, 0..1, of images that may fail to decode.
+        share: which slice of every batch is this process's.
 
     Raises:
         SourceError: unlabelled, or other classes.
@@ -54,7 +56,7 @@ def evaluation_loader(
         )
     policy = eval_policy(preprocessing.size, preprocessing.crop_pct, preprocessing.interpolation)
     batches = HardBatches(source, policy, seed=0, size=preprocessing.size)
-    return BatchLoader(batches, batch=batch, shuffle=False, workers=workers, max_bad=max_bad)
+    return BatchLoader(batches, batch=batch, shuffle=False, workers=workers, max_bad=max_bad, share=share)
 
 
 def score(

@@ -1,8 +1,9 @@
 """Checkpoints: folders that are whole or do not count. safetensors and JSON, nothing pickled.
 
-`checkpoints/epoch-0007/` holds the state after 7 epochs: model.safetensors, optimizer.safetensors, rng.safetensors, and
-state.json with the other files' sizes and SHA-256, the settings, and its own digest. It is written under a name that
-starts with a dot and renamed when everything is on the disk.
+`checkpoints/step-00000700/` holds the state after 700 updates: model.safetensors, optimizer.safetensors, where there is
+a moving average ema.safetensors, and state.json with the place in the training, the other files' sizes and SHA-256, the
+settings, the versions, and its own digest. It is written under a name that starts with a dot and renamed when
+everything is on the disk. There is no state of chance in it: every draw is a function of (seed, step), chance.py.
 """
 
 from __future__ import annotations
@@ -12,74 +13,115 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from buttress.errors import TrainingError
 from buttress.files import json_bytes, read_json, sha256_file, sync_folder, write_atomic, write_json
+from buttress.versions import library_versions
 
-FORMAT, VERSION = "buttress-checkpoint", 1
+FORMAT, VERSION = "buttress-checkpoint", 2
 KEEP = 2  # the newest, and one before it should the disk damage the newest
 SHOWN = 40  # longest value that an error repeats
 # What a resumed training may change, because the result stays: how it is computed, and where the data lies.
-FREE_TO_CHANGE = frozenset({"workers", "data.uri"})
+FREE_TO_CHANGE = frozenset({"workers", "data.uri", "checkpoint_every", "checkpoint_minutes", "trackers"})
 
 JSON = dict[str, Any]
 
 
-def save_checkpoint(
-    folder: Path,
-    *,
-    epoch: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generator: Generator,
-    settings: JSON,
-    history: list[JSON],
-) -> Path:
-    """Save the state after `epoch` epochs under `folder`, then remove all but the newest two.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """How far a training has come: whole epochs, steps of the next, the losses of these, and a line per whole epoch."""
+
+    epoch: int
+    step: int
+    losses: list[float]
+    history: list[JSON]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a checkpoint holds and gives back.
+
+    Args:
+        model: prepared by the methods.
+        optimizer: of its parameters.
+        average: the module that holds the moving average, or None.
+        scaler: of the losses in fp16, or None.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: nn.Module | None = None
+    scaler: torch.amp.GradScaler | None = None
+
+
+def save_checkpoint(folder: Path, trained: Trained, place: Place, *, updates: int, settings: JSON) -> Path:
+    """Save a state under `folder`, then remove all but the newest two.
+
+    Args:
+        folder: of the run's checkpoints.
+        trained: the state.
+        place: where in the training it is.
+        updates: steps since the training began.
+        settings: what must be the same for a resume.
 
     Raises:
         TrainingError: the optimizer keeps a state that safetensors and JSON cannot hold.
     """
-    tensors, plain = _optimizer_parts(optimizer)
-    parts = {"model": _unique_tensors(model), "optimizer": tensors, "rng": _rng_states(generator, model)}
-    path, temporary = folder / f"epoch-{epoch:04d}", folder / f".epoch-{epoch:04d}.{os.getpid()}.tmp"
+    tensors, plain = _optimizer_parts(trained.optimizer)
+    parts = {"model": _unique_tensors(trained.model), "optimizer": tensors}
+    if trained.average is not None:
+        parts["ema"] = _unique_tensors(trained.average)
+    path, temporary = folder / f"step-{updates:08d}", folder / f".step-{updates:08d}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     files = {f"{name}.safetensors": _write_tensors(temporary / f"{name}.safetensors", t) for name, t in parts.items()}
-    state = {"format": FORMAT, "version": VERSION, "epoch": epoch, "settings": settings, "history": history}
-    state |= {"files": files, "optimizer": plain}
+    state = {"format": FORMAT, "version": VERSION, "updates": updates, "settings": settings, **asdict(place)}
+    state |= {"files": files, "optimizer": plain, "versions": library_versions()}
+    state["scaler"] = None if trained.scaler is None else trained.scaler.state_dict()
     write_json(temporary / "state.json", state | {"digest": _digest(state)})
     shutil.rmtree(path, ignore_errors=True)  # there is one only where it was invalid
     os.rename(temporary, path)
     sync_folder(folder)
-    _prune(folder, epoch)
+    _prune(folder, updates)
     return path
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, JSON] | None:
     """The newest whole checkpoint and its state.json; damaged and half-written ones do not count."""
-    for _, path in sorted(_epochs(folder), reverse=True):
+    for _, path in sorted(_steps(folder), reverse=True):
         state = _valid_state(path)
         if state is not None:
             return path, state
     return None
 
 
-def load_checkpoint(
-    path: Path, state: JSON, *, model: nn.Module, optimizer: torch.optim.Optimizer, generator: Generator
-) -> None:
-    """Put a checkpoint's state into model, optimizer, `generator` and torch's own random generators.
+def load_checkpoint(path: Path, state: JSON, trained: Trained) -> Place:
+    """Put a checkpoint's state into `trained`, and say how far it is.
 
     Raises:
         TrainingError: it belongs to another model.
     """
-    stored, live = load_file(path / "model.safetensors"), _unique_tensors(model)
+    for name, module in {"model": trained.model, "ema": trained.average}.items():
+        if module is not None:
+            _load_module(module, path, f"{name}.safetensors")
+    _load_optimizer(trained.optimizer, load_file(path / "optimizer.safetensors"), state["optimizer"])
+    if trained.scaler is not None and state["scaler"] is not None:
+        trained.scaler.load_state_dict(state["scaler"])
+    return Place(**{field.name: state[field.name] for field in fields(Place)})
+
+
+def _load_module(module: nn.Module, path: Path, file: str) -> None:
+    live = _unique_tensors(module)
+    if not (path / file).exists():
+        raise TrainingError(f"{path}: has no {file}; resume with the ema_decay that it was started with")
+    stored = load_file(path / file)
     if {n: t.shape for n, t in stored.items()} != {n: t.shape for n, t in live.items()}:
         names = sorted(n for n in stored.keys() | live.keys() if n not in stored or n not in live) or ["a shape"]
         raise TrainingError(
@@ -88,12 +130,6 @@ def load_checkpoint(
     with torch.no_grad():
         for name, tensor in live.items():
             tensor.copy_(stored[name])
-    _load_optimizer(optimizer, load_file(path / "optimizer.safetensors"), state["optimizer"])
-    rng = load_file(path / "rng.safetensors")
-    generator.set_state(rng["method"])
-    torch.set_rng_state(rng["cpu"])
-    if "cuda" in rng and torch.cuda.is_available():
-        torch.cuda.set_rng_state(rng["cuda"])
 
 
 def differing_keys(stored: Mapping[str, Any], current: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -118,7 +154,8 @@ def require_same_settings(path: Path, stored: JSON, current: JSON) -> None:
     if names:
         told = ", ".join(name + _values(_at(stored, name), _at(current, name)) for name in names)
         raise TrainingError(
-            f"{path}: was started with other settings: {told}; resume with the same, or choose another --out"
+            f"{path}: was started with other settings: {told}; resume with the same, choose another --out, or add "
+            "--other-settings to go on with these"
         )
 
 
@@ -136,15 +173,15 @@ def _values(there: object, asked: object) -> str:
     return f" ({there} there, {asked} asked for)" if max(len(str(there)), len(str(asked))) <= SHOWN else ""
 
 
-def _epochs(folder: Path) -> list[tuple[int, Path]]:
-    found = ((re.fullmatch(r"epoch-(\d{4,})", path.name), path) for path in folder.glob("epoch-*"))
+def _steps(folder: Path) -> list[tuple[int, Path]]:
+    found = ((re.fullmatch(r"(?:step|epoch)-(\d{4,})", path.name), path) for path in folder.glob("*-*"))
     return [(int(match[1]), path) for match, path in found if match]
 
 
 def _prune(folder: Path, newest: int) -> None:
-    older = sorted((epoch for epoch, _ in _epochs(folder) if epoch < newest), reverse=True)
+    older = sorted((step for step, _ in _steps(folder) if step < newest), reverse=True)
     keep = {newest, *older[: KEEP - 1]}
-    leftovers = [*folder.glob(".epoch-*.tmp"), *(path for epoch, path in _epochs(folder) if epoch not in keep)]
+    leftovers = [*folder.glob(".step-*.tmp"), *(path for step, path in _steps(folder) if step not in keep)]
     for path in leftovers:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -162,7 +199,8 @@ def _valid_state(path: Path) -> JSON | None:
         return None
     if state["version"] != VERSION:
         raise TrainingError(
-            f"{path}: checkpoint format {state['version']}, this Buttress reads {VERSION}; use the newer one"
+            f"{path}: checkpoint format {state['version']}, this Buttress reads {VERSION}; go on with the version that "
+            "wrote it, or start in a new --out"
         )
     whole = all(_is_whole(path / name, entry) for name, entry in state["files"].items())
     return state if whole else None
@@ -189,13 +227,6 @@ def _unique_tensors(model: nn.Module) -> dict[str, Tensor]:
         place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
         unique.setdefault(place, (name, tensor))
     return dict(unique.values())
-
-
-def _rng_states(generator: Generator, model: nn.Module) -> dict[str, Tensor]:
-    states = {"method": generator.get_state(), "cpu": torch.get_rng_state()}
-    if any(p.is_cuda for p in model.parameters()):
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
 
 
 def _optimizer_parts(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], JSON]:

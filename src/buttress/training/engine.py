@@ -1,46 +1,64 @@
-"""The training loop: one process, through Accelerate. It names no method and no kind of model or target."""
+"""The training loop, in one process or several, through Accelerate. It names no method and no kind of model or target.
+
+The order of samples, the schedule, the accumulation window and every draw are ours and pure functions of (seed, epoch,
+step), so a training may stop after any update and go on with another number of processes. Of Accelerate it uses the
+device, mixed precision, the gradients' average over processes, and the trackers.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-import random
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import is_mlflow_available, is_tensorboard_available, is_wandb_available
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from buttress.errors import TrainingError
+from buttress.errors import SettingsError, TrainingError
+from buttress.loading.loader import Share
 from buttress.loading.targets import Batch
-from buttress.metrics.evaluate import evaluate_model
+from buttress.metrics.evaluate import figures_of, predictions
 from buttress.metrics.intervals import Figure
 from buttress.models.normalise import normalise
 from buttress.models.preprocessing import Preprocessing
 from buttress.terminal import Progress, note, progress
-from buttress.training.checkpoints import load_checkpoint, newest_checkpoint, require_same_settings, save_checkpoint
-from buttress.training.objectives import Objective, TargetObjective, Targets
+from buttress.training.average import Average
+from buttress.training.chance import StepChance
+from buttress.training.checkpoints import (
+    Place,
+    Trained,
+    load_checkpoint,
+    newest_checkpoint,
+    require_same_settings,
+    save_checkpoint,
+)
+from buttress.training.objectives import Objective, TargetObjective
 from buttress.training.optim import carry_over, create_optimizer, learning_rate, plain_groups, set_learning_rate
-from buttress.training.settings import TrainingSettings
+from buttress.training.settings import Precision, TrainingSettings
+from buttress.training.stops import Termination, TrainingStoppedError, memory_advice, termination
 from buttress.weights.method import Method
 
 SHOWN_IDS = 8
+TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available, "mlflow": is_mlflow_available}
 
 
 class Loader(Protocol):
-    """Batches of an epoch; at most `steps_per_epoch` of them."""
+    """Batches of an epoch, one for each of its `steps_per_epoch` steps; of several processes, this one's slices."""
 
     @property
     def steps_per_epoch(self) -> int: ...
-    def set_epoch(self, epoch: int) -> None: ...
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None: ...
     def __iter__(self) -> Iterator[Batch]: ...
 
 
@@ -77,11 +95,20 @@ class History:
     step_losses: list[float] = field(default_factory=list)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch. Call it before the model's weights are drawn."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+def share() -> Share:
+    """Which of how many processes this is: one, or those that `torchrun` started.
+
+    Raises:
+        TrainingError: several were asked for, and they do not find one another.
+    """
+    state = PartialState()
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != asked:
+        raise TrainingError(
+            f"{asked} processes were started and Accelerate sees {state.num_processes}; start them by "
+            f"torchrun --nproc_per_node {asked} -m buttress train ..."
+        )
+    return Share(rank=state.process_index, world=state.num_processes)
 
 
 def fit(
@@ -94,42 +121,42 @@ def fit(
     objective: Objective | None = None,
     val_loader: Loader | None = None,
     resume: bool = False,
+    other_settings: bool = False,
 ) -> History:
     """Train `module` in place; the last epoch is what counts. Its state goes to `run`.
 
-    With the same seed, settings and data a CPU gives the same bits, also after a resume.
+    With the same seed, settings and data a CPU gives the same bits, also after a resume from any step. Several
+    processes see the global batches that one process would; their sums differ in the last bits.
 
     Args:
         module: the plain model with its weights loaded; images float32 [B, 3, H, W] -> logits [B, C].
         loader: training batches.
         settings: an empty learning rate counts as "from scratch".
-        run: where weights, metrics and checkpoints go.
+        run: where weights, metrics and checkpoints go; the first process writes them.
         methods: what to do to the model while it trains, in this order.
         objective: what a step minimises; none = the targets of the batches by the loss of the settings.
         val_loader: batches with hard labels, scored as `evaluate_every` says.
         resume: go on from the newest whole checkpoint of the run; from the start where there is none.
+        other_settings: go on also where the checkpoint was made with other settings; these count.
 
     Raises:
-        TrainingError: the loss is not finite; nothing to train on; a checkpoint of other settings or another model; or
-            there are checkpoints and `resume` is false.
+        TrainingError: the loss is not finite; nothing to train on; out of memory; a checkpoint of other settings or
+            another model; or there are checkpoints and `resume` is false.
+        TrainingStoppedError: the process was asked to end (SIGTERM); a checkpoint of its last update is there.
     """
     require_batches(loader, settings)
     settings = replace(settings.resolved(pretrained=False), precision=resolve_precision(settings.precision))
     if objective is None:
         objective = TargetObjective(settings.loss, smoothing=settings.label_smoothing)
-    engine = _Engine(module, loader, settings, run, methods, objective)
-    history = History()
-    history.epochs += engine.restore(resume)
-    done, total = len(history.epochs), settings.epochs * loader.steps_per_epoch
-    with progress("training", total, "steps") as bar:
-        bar.advance(done * loader.steps_per_epoch)
-        for epoch in range(done, settings.epochs):
-            result = engine.epoch(epoch, history, bar, val_loader)
-            history.epochs.append(result)
-            run.append_metrics(asdict(result))
-            if _due(epoch, settings.checkpoint_every, settings.epochs):
-                engine.save(history)
-    engine.finish()
+    with _deterministic(settings.deterministic), termination() as asked:
+        engine = _Engine(module, loader, settings, run, methods, objective, asked)
+        place = engine.restore(resume, other_settings)
+        history = History(epochs=[EpochResult(**line) for line in place.history])
+        with progress("training", engine.total_steps, "steps") as bar:
+            bar.advance(place.epoch * loader.steps_per_epoch + place.step)
+            for epoch in range(place.epoch, settings.epochs):
+                engine.epoch(epoch, place, history, bar, val_loader)
+        engine.finish()
     return history
 
 
@@ -139,8 +166,23 @@ def require_batches(loader: Loader, settings: TrainingSettings) -> None:
         raise TrainingError(f"no full batch of {settings.batch} images to train on; lower --batch or add images")
 
 
-def resolve_precision(asked: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
-    """`auto` is bf16 on a GPU that multiplies it itself, else fp32; anything else stays."""
+def require_trackers(settings: TrainingSettings) -> None:
+    """Raises: SettingsError, where a tracker is not installed."""
+    for tracker in settings.trackers:
+        if not TRACKERS[tracker]():
+            raise SettingsError(
+                f"trackers = {tracker}: it is not installed here; pip install {tracker}, or leave it out"
+            )
+
+
+def resolve_precision(asked: Precision) -> Literal["fp32", "bf16", "fp16"]:
+    """`auto` is bf16 on a GPU that multiplies it itself, else fp32; anything else stays.
+
+    Raises:
+        SettingsError: fp16 without a GPU.
+    """
+    if asked == "fp16" and not torch.cuda.is_available():
+        raise SettingsError("precision = fp16: needs a GPU; take bf16 or fp32 on a CPU")
     if asked != "auto":
         return asked
     # Without this argument torch counts a GPU that only emulates bf16, many times slower than fp32.
@@ -163,169 +205,325 @@ class _Engine:
         run: RunFolder,
         methods: tuple[Method, ...],
         objective: Objective,
+        asked_to_end: Termination,
     ) -> None:
         assert settings.lr is not None
         self.module, self.loader, self.settings, self.run, self.methods = module, loader, settings, run, methods
-        self.objective = objective
+        self.objective, self.asked_to_end, self.saved_at = objective, asked_to_end, time.monotonic()
         self.peak, self.total_steps = settings.lr, settings.epochs * loader.steps_per_epoch
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.accelerator = _accelerator(settings.precision)
+        self.accelerator = _accelerator(settings, run.path)
+        self.share = share()
+        self.chance = StepChance(settings.seed, self.share.rank)
         groups = plain_groups(module, settings.optimizer.weight_decay)
+        plain_buffers = frozenset(name for name, _ in module.named_buffers())
         for method in methods:
             method.prepare(module)
         objective.prepare(module)
         if settings.channels_last:
             module.to(memory_format=torch.channels_last)
         module.to(self.accelerator.device)
+        self.average = Average(module, plain_buffers, settings.ema_decay) if settings.ema_decay else None
         self.plain_optimizer = create_optimizer(carry_over(groups, module), settings.optimizer, settings.lr)
         self.model, self.optimizer = self.accelerator.prepare(module, self.plain_optimizer)
+        self.forward = _compiled(self.model, methods) if settings.compile else self.model
         self.once_a_pass = parametrize.cached if methods else nullcontext
+        if settings.trackers:
+            self.accelerator.init_trackers("buttress", config=_flat(asdict(settings)))
 
-    def epoch(self, epoch: int, history: History, bar: Progress, val_loader: Loader | None) -> EpochResult:
-        """Train epoch number `epoch` (from 0) and evaluate where that is due."""
-        started = time.perf_counter()
-        losses = _Losses(history.step_losses[-1] if history.step_losses else math.nan)
-        first = epoch * self.loader.steps_per_epoch
+    def epoch(self, epoch: int, place: Place, history: History, bar: Progress, val_loader: Loader | None) -> None:
+        """Train what is left of epoch number `epoch` (from 0), evaluate and save where that is due."""
+        started, per_epoch = time.perf_counter(), self.loader.steps_per_epoch
+        done, known = (place.step, place.losses) if epoch == place.epoch else (0, [])
+        losses = _Losses(known, history.step_losses[-1] if history.step_losses else math.nan)
+        first = epoch * per_epoch
         self.module.train()
-        self.loader.set_epoch(epoch)
-        for step, batch in enumerate(self.loader, first):
-            losses.add(self.step(batch, step), step, batch.ids)
+        self.loader.set_epoch(epoch, done)
+        for step, batch in enumerate(self.loader, first + done):
+            told = self.step(batch, step)
             bar.advance()
-            bar.update(f"epoch {epoch + 1}/{self.settings.epochs}  loss {losses.last:.4f}  lr {self.lr(step):.2e}")
+            if told is not None:
+                losses.add(told, step, batch.ids)
+                bar.update(f"epoch {epoch + 1}/{self.settings.epochs}  loss {losses.last:.4f}{_top1(history)}")
+            self._save_inside(epoch, step + 1 - first, losses, history)
         mean = losses.mean(epoch)
-        history.step_losses += losses.values
-        seconds = time.perf_counter() - started
-        last = first + self.loader.steps_per_epoch - 1
+        history.step_losses += losses.values[len(known) :]
+        seconds, last = time.perf_counter() - started, first + per_epoch - 1
         val = self.evaluate(epoch, val_loader)
-        return EpochResult(epoch=epoch + 1, step=last + 1, loss=mean, lr=self.lr(last), seconds=seconds, val=val)
+        result = EpochResult(epoch=epoch + 1, step=last + 1, loss=mean, lr=self.lr(last), seconds=seconds, val=val)
+        history.epochs.append(result)
+        self.tell(result)
+        if _due(epoch, self.settings.checkpoint_every, self.settings.epochs):
+            self.save(epoch + 1, 0, [], history)
 
     def lr(self, step: int) -> float:
         return learning_rate(step, self.total_steps, self.peak, self.settings.schedule)
 
-    def step(self, batch: Batch, step: int) -> Tensor:
-        """One update; returns the summed loss, 0-d on the device, without waiting for it."""
+    def step(self, batch: Batch, step: int) -> _Told | None:
+        """One update; says its loss without waiting for the device. None where there is not one image to learn from."""
+        if not batch.ids:
+            self._require_alone(step)
+            return None
+        self.chance.seed(step)
         for method in self.methods:
-            method.before_step(step, self.total_steps, self.generator)
-        batch = batch.to(self.accelerator.device, non_blocking=True)
-        targets = self.objective.targets(batch)
+            method.before_step(step, self.total_steps, self.chance.generator)
         set_learning_rate(self.plain_optimizer, self.lr(step))
-        loss = self.backward(normalise(batch.images, self.run.preprocessing), targets, step)
+        with memory_advice(step, min(self.settings.micro_batch or len(batch.ids), len(batch.ids))):
+            loss = self.gradients(batch, step)
         if self.settings.optimizer.clip_grad is not None:
             self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.optimizer.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss
+        if self.average is not None:
+            self.average.update(step)
+        return self._told(loss)
 
-    def backward(self, images_BCHW: Tensor, targets: Targets, step: int) -> Tensor:
-        """Gradients of all passes and auxiliary losses, summed. The cache ends with a pass: coordinates then move."""
-        total = torch.zeros((), device=images_BCHW.device)
-        for moves in itertools.product(*(method.passes(step) for method in self.methods)):
-            for move in moves:
-                move()
-            with self.once_a_pass(), _batch_large_enough(step, len(images_BCHW)):
-                loss = self.objective.loss(self.model(images_BCHW), targets)
-            self.accelerator.backward(loss)
-            total += loss.detach()
+    def gradients(self, batch: Batch, step: int) -> Tensor:
+        """Gradients of all passes over all pieces of the batch, and of the auxiliary losses, summed; the summed loss.
+
+        A piece counts by its share of the global batch. The cache ends with a pass: coordinates then move.
+        """
+        total = torch.zeros((), device=self.accelerator.device)
+        whole = self._images_of_all(len(batch.ids))
+        pieces = list(_pieces(batch, self.settings.micro_batch))
+        passes = list(itertools.product(*(method.passes(step) for method in self.methods)))
+        for number, piece in enumerate(pieces, 1):
+            piece = piece.to(self.accelerator.device, non_blocking=True)
+            targets = self.objective.targets(piece)
+            images = normalise(piece.images, self.run.preprocessing)
+            weight = len(piece.ids) / whole
+            for place, moves in enumerate(passes, 1):
+                for move in moves:
+                    move()
+                last = number == len(pieces) and place == len(passes)
+                with nullcontext() if last else self.accelerator.no_sync(self.model):
+                    with self.once_a_pass(), _batch_large_enough(step, len(images)):
+                        loss = self.objective.loss(self.forward(images), targets) * weight
+                    self.accelerator.backward(loss)
+                total += loss.detach()
         for method in self.methods:
             auxiliary = method.auxiliary_loss(self.module)
-            if auxiliary is not None:
+            if auxiliary is not None:  # the same in every process, so there is nothing to average
                 self.accelerator.backward(auxiliary)
                 total += auxiliary.detach()
         return total
 
+    def _images_of_all(self, count: int) -> int | Tensor:
+        """Images of the global batch as seen from one process of several: gradients are averaged over processes."""
+        if self.share.world == 1:
+            return count
+        counts = torch.tensor([float(count)], device=self.accelerator.device)
+        mean: Tensor = self.accelerator.reduce(counts, "mean")[0]
+        return mean
+
+    def _require_alone(self, step: int) -> None:
+        if self.share.world > 1:
+            raise TrainingError(
+                f"step {step}: not one image of process {self.share.rank} can be decoded, and the others wait for it; "
+                "repair or remove these images, or raise --batch"
+            )
+
+    def _told(self, loss: Tensor) -> _Told:
+        """The loss over all processes, and whether one of them was asked to end; read a step later."""
+        if self.share.world == 1:
+            return _Told(loss, loss, None)
+        asked = torch.full_like(loss, float(self.asked_to_end.asked))
+        both = self.accelerator.reduce(torch.stack([loss, asked]), "mean")
+        return _Told(both[0], loss, both[1])
+
+    def _save_inside(self, epoch: int, done: int, losses: _Losses, history: History) -> None:
+        """Inside an epoch: save where the time has come, and where the process is to end.
+
+        Raises:
+            TrainingStoppedError: it is to end.
+        """
+        stop = self.asked_to_end.asked if self.share.world == 1 else losses.asked_to_end
+        due = time.monotonic() - self.saved_at >= 60 * self.settings.checkpoint_minutes
+        if not (stop or (due and done < self.loader.steps_per_epoch)):
+            return
+        self.save(epoch, done, losses.read(), history)
+        if not stop:
+            return
+        self.accelerator.wait_for_everyone()  # or the first process is ended while it saves
+        raise TrainingStoppedError(
+            f"{self.run.path}: asked to end; saved after {done} of {self.loader.steps_per_epoch} steps of epoch "
+            f"{epoch + 1}, go on by --resume"
+        )
+
     def evaluate(self, epoch: int, val_loader: Loader | None) -> dict[str, Figure] | None:
         """Figures on the val data where they are due. The methods are told also before the last weights are saved."""
         due = _due(epoch, self.settings.evaluate_every, self.settings.epochs)
-        if due and (val_loader is not None or epoch + 1 == self.settings.epochs):
-            for method in self.methods:
-                method.before_evaluation(self.loader)
-        if not due or val_loader is None:
+        if not due or (val_loader is None and (epoch + 1 < self.settings.epochs or self.average is not None)):
             return None
-        assert self.run.classes is not None, "val data has class names"
-        with _without_autocast(self.module):
-            evaluation = evaluate_model(
-                self.module, val_loader, preprocessing=self.run.preprocessing, classes=self.run.classes
-            )
-        return evaluation.figures
+        with nullcontext() if self.average is None else self.average.in_place():
+            self._ready_to_evaluate(epoch)
+            if val_loader is None:
+                return None
+            assert self.run.classes is not None, "val data has class names"
+            with _without_autocast(self.module):
+                logits_NC, labels_N, _ = predictions(
+                    self.module, val_loader, preprocessing=self.run.preprocessing, classes=self.run.classes
+                )
+        return figures_of(self._of_all(logits_NC).numpy(), self._of_all(labels_N).numpy())
 
-    def restore(self, resume: bool) -> list[EpochResult]:
-        """The epochs that a checkpoint already has; its state is loaded."""
+    def _ready_to_evaluate(self, epoch: int) -> None:
+        for method in self.methods:
+            self.loader.set_epoch(epoch)
+            method.before_evaluation(self.loader)
+
+    def _of_all(self, rows_NX: Tensor) -> Tensor:
+        """The rows of all processes, one process after the other."""
+        if self.share.world == 1:
+            return rows_NX
+        rows_NX = rows_NX.to(self.accelerator.device)
+        counts = self.accelerator.gather(torch.tensor([len(rows_NX)], device=rows_NX.device)).tolist()
+        padded = self.accelerator.gather(self.accelerator.pad_across_processes(rows_NX))
+        parts = padded.split(max(counts))
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).cpu()
+
+    def tell(self, result: EpochResult) -> None:
+        """One line of metrics.jsonl, and the trackers."""
+        if self.share.rank == 0:
+            self.run.append_metrics(asdict(result))
+        if self.settings.trackers:
+            val = {} if result.val is None else result.val
+            scored = {f"val/{name}": one["value"] for name, one in val.items() if one["value"] is not None}
+            self.accelerator.log({"train/loss": result.loss, "train/lr": result.lr, **scored}, step=result.step)
+
+    def restore(self, resume: bool, other_settings: bool) -> Place:
+        """Where to go on; the state of the newest whole checkpoint is loaded."""
         folder = self.run.path / "checkpoints"
         found = newest_checkpoint(folder)
         if found is None:
             if resume:
                 note(f"{folder}: no whole checkpoint, training starts at the first epoch")
-            return []
+            return Place(epoch=0, step=0, losses=[], history=[])
         path, state = found
         if not resume:
             raise TrainingError(
                 f"{folder}: holds checkpoints of an earlier training; add --resume, or choose a new --out"
             )
-        require_same_settings(path, state["settings"], self.identity())
-        load_checkpoint(path, state, model=self.module, optimizer=self.plain_optimizer, generator=self.generator)
-        return [EpochResult(**line) for line in state["history"]]
+        if not other_settings:
+            require_same_settings(path, state["settings"], self.identity)
+        return load_checkpoint(path, state, self._trained)
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a resume."""
-        return {**asdict(self.settings), "steps_per_epoch": self.loader.steps_per_epoch}
+        """What must be the same for a resume, as JSON has it."""
+        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()}
+        return {**settings, "steps_per_epoch": self.loader.steps_per_epoch}
 
-    def save(self, history: History) -> None:
-        save_checkpoint(
-            self.run.path / "checkpoints",
-            epoch=len(history.epochs),
+    @property
+    def _trained(self) -> Trained:
+        return Trained(
             model=self.module,
             optimizer=self.plain_optimizer,
-            generator=self.generator,
-            settings=self.identity(),
-            history=[asdict(result) for result in history.epochs],
+            average=None if self.average is None else self.average.shadow,
+            scaler=self.accelerator.scaler,
         )
+
+    def save(self, epoch: int, step: int, losses: list[float], history: History) -> None:
+        """A checkpoint after `epoch` epochs and `step` steps of the next."""
+        if self.share.rank == 0:
+            place = Place(epoch=epoch, step=step, losses=losses, history=[asdict(one) for one in history.epochs])
+            updates = epoch * self.loader.steps_per_epoch + step
+            save_checkpoint(
+                self.run.path / "checkpoints", self._trained, place, updates=updates, settings=self.identity
+            )
+        self.saved_at = time.monotonic()
 
     def finish(self) -> None:
         """Hand the trained state to the run and the module back as it came, in evaluation mode."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.module.__dict__.pop("forward", None)
+        if self.average is not None:
+            self.average.hand_over()
+            self._ready_to_evaluate(self.settings.epochs - 1)
         self.objective.finish(self.module)
         self.module.eval()
-        self.run.save_weights(self.module.state_dict())
+        if self.share.rank == 0:
+            self.run.save_weights(self.module.state_dict())
+        if self.settings.trackers:
+            self.accelerator.end_training()
+        elif self.share.world > 1:
+            self.accelerator.wait_for_everyone()
+
+
+@dataclass(slots=True)
+class _Told:
+    """Of one update, 0-d on the device: the loss over all processes, this one's, and whether one is to end."""
+
+    loss: Tensor
+    own: Tensor
+    asked_to_end: Tensor | None
 
 
 class _Losses:
     """Losses of an epoch, each read one step late, so that the host never waits for the device."""
 
-    def __init__(self, before: float) -> None:
-        self.values: list[float] = []
+    def __init__(self, known: list[float], before: float) -> None:
+        self.values, self.asked_to_end = list(known), False
         self._before = before
-        self._pending: tuple[Tensor, int, tuple[str, ...]] | None = None
+        self._pending: tuple[_Told, int, tuple[str, ...]] | None = None
 
     @property
     def last(self) -> float:
         """The newest that is known, from the epoch before where this one has none yet."""
         return self.values[-1] if self.values else self._before
 
-    def add(self, loss: Tensor, step: int, ids: tuple[str, ...]) -> None:
-        self._read()
-        self._pending = (loss, step, ids)
+    def add(self, told: _Told, step: int, ids: tuple[str, ...]) -> None:
+        self.read()
+        self._pending = (told, step, ids)
 
     def mean(self, epoch: int) -> float:
         """Mean over the epoch's updates."""
-        self._read()
+        self.read()
         if not self.values:
             raise TrainingError(f"epoch {epoch + 1}: no image could be read; look at the warnings above")
         return math.fsum(self.values) / len(self.values)
 
-    def _read(self) -> None:
-        if self._pending is None:
-            return
-        loss, step, ids = self._pending
-        self._pending = None
-        value = loss.item()
-        if not math.isfinite(value):
-            more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
-            shown = ", ".join(ids[:SHOWN_IDS])
-            raise TrainingError(
-                f"step {step}: the loss is {value} on {shown}{more}; lower --lr, or look at these images"
-            )
-        self.values.append(value)
+    def read(self) -> list[float]:
+        """All of them; waits for the newest."""
+        if self._pending is not None:
+            told, step, ids = self._pending
+            self._pending = None
+            value = told.loss.item()
+            if not math.isfinite(value):
+                raise TrainingError(_not_finite(step, value, told.own.item(), ids))
+            self.asked_to_end = told.asked_to_end is not None and told.asked_to_end.item() > 0
+            self.values.append(value)
+        return self.values
+
+
+def _not_finite(step: int, value: float, own: float, ids: tuple[str, ...]) -> str:
+    if math.isfinite(own):
+        return f"step {step}: the loss is {value} in another process, which names the images"
+    more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+    return f"step {step}: the loss is {own} on {', '.join(ids[:SHOWN_IDS])}{more}; lower --lr, or look at these images"
+
+
+def _pieces(batch: Batch, most: int | None) -> Iterator[Batch]:
+    """The batch in pieces of at most `most` images, as even as they can be."""
+    count = len(batch.ids)
+    pieces = 1 if most is None else math.ceil(count / most)
+    for number in range(pieces):
+        yield batch if pieces == 1 else batch[number * count // pieces : (number + 1) * count // pieces]
+
+
+def _top1(history: History) -> str:
+    """What the last epoch that was scored said."""
+    scored = [epoch.val["top1"]["value"] for epoch in history.epochs if epoch.val is not None]
+    return f"  top-1 {100 * scored[-1]:.1f} %" if scored and scored[-1] is not None else ""
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> plain value, as trackers take them."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat
 
 
 @contextmanager
@@ -342,19 +540,46 @@ def _batch_large_enough(step: int, count: int) -> Iterator[None]:
         ) from failure
 
 
-def _accelerator(precision: str) -> Accelerator:
-    """An Accelerator for one process."""
-    mixed = "bf16" if precision == "bf16" else "no"
+def _accelerator(settings: TrainingSettings, folder: Path) -> Accelerator:
+    """An Accelerator for the processes that there are."""
+    require_trackers(settings)
+    mixed = "no" if settings.precision == "fp32" else settings.precision
     # All instances in a process share one state, which refuses another precision than its first; there is no public
     # way to change it. One that fits is left alone: it may be that of the program that calls us.
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
         AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=mixed)
-    if accelerator.num_processes > 1:
-        raise TrainingError(
-            f"training runs in one process, not {accelerator.num_processes}; start it without a launcher"
-        )
-    return accelerator
+    return Accelerator(mixed_precision=mixed, log_with=list(settings.trackers) or None, project_dir=folder)
+
+
+def _compiled(model: nn.Module, methods: tuple[Method, ...]) -> Callable[[Tensor], Tensor]:
+    """The model by torch.compile; itself, with a note, where that cannot be."""
+    if methods:
+        note("torch.compile: not used, a method changes the model between passes")
+        return model
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=next(model.parameters()).device))
+    except (RuntimeError, OSError) as failure:  # what torch raises where it finds no compiler, or one that fails
+        lines = str(failure).strip().splitlines() or [type(failure).__name__]
+        note(f"torch.compile: not used ({lines[0]})")
+        return model
+    compiled: Callable[[Tensor], Tensor] = torch.compile(model)
+    return compiled
+
+
+@contextmanager
+def _deterministic(asked: bool) -> Iterator[None]:
+    """Only algorithms that give the same bits again."""
+    if not asked:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 @contextmanager

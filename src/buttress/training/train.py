@@ -17,9 +17,10 @@ from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
 from buttress.runs.run import Run, open_run
 from buttress.terminal import note
+from buttress.training.chance import seed_everything
 from buttress.training.checkpoints import require_same_settings
 from buttress.training.data import TrainingData
-from buttress.training.engine import fit, require_batches, resolve_precision, seed_everything
+from buttress.training.engine import fit, require_batches, require_trackers, resolve_precision, share
 from buttress.training.optim import create_optimizer, plain_groups
 from buttress.training.settings import TrainingSettings
 from buttress.versions import library_versions
@@ -55,6 +56,7 @@ def train_on_source(
     loaded = loaded if size is None else at_size(loaded, size)
     settings = replace(settings.resolved(pretrained=loaded.pretrained), precision=resolve_precision(settings.precision))
     # All that can be refused is refused before the folder is made, so that the corrected command finds it free.
+    require_trackers(settings)
     loader, val_loader = _loaders(data, loaded, settings)
     require_batches(loader, settings)
     _try_optimizer(loaded, settings)
@@ -89,12 +91,13 @@ def _loaders(
         seed=settings.seed,
         shuffle=True,
         workers=settings.workers,
+        share=share(),
         max_bad=data.max_bad,
     )
     if data.val is None:
         return loader, None
     return loader, evaluation_loader(
-        loaded.preprocessing, data.val, data.classes, settings.workers, max_bad=data.max_bad
+        loaded.preprocessing, data.val, data.classes, settings.workers, max_bad=data.max_bad, share=share()
     )
 
 
