@@ -11,6 +11,7 @@ from tests.conftest import COLOUR_TEACHER
 
 from buttress.cli import main
 
+SAID = ("format", "version", "reinforcement", "source", "judged", "views", "only_mixed", "labels", "versions")
 LISTS = ("label_errors", "duplicates", "near_duplicates", "hardest", "ambiguous")
 
 
@@ -36,12 +37,34 @@ def test_it_prints_what_to_look_at_and_writes_it_in_full(photos, plus, tmp_path,
     assert "the very same file: 1 groups, 1 of them under different labels" in text
     assert "  blue/[bold]<b>odd.png, red/02.png  blue, red" in text
     document = json.loads((tmp_path / "new" / "a.json").read_text())
-    assert {"format", "version", "reinforcement", "source", "judged", "labels", "versions", *LISTS} == set(document)
+    assert set(document) == {*SAID, *LISTS}
+    assert (document["views"], document["only_mixed"]) == ({"judged": 75, "mixed": 0}, [])
     assert document["labels"]["flagged"] == 1
     assert [entry["id"] for entry in document["label_errors"] if entry["flagged"]] == ["blue/[bold]<b>odd.png"]
     assert len(document["ambiguous"]) == 25
     for name in ("label_errors", "hardest", "ambiguous"):
         assert all({"id", "label", "suggested", "score"} <= set(entry) for entry in document[name])
+
+
+def test_mixed_views_are_left_out_and_it_says_so(photos, plus, tmp_path, capsys):
+    words = ["--source", f"folder:{photos}", "--teacher", "python:sure_teacher:look", "--views", "3", "--k", "2"]
+    mixed = [*words, "--policy", "small-mix", "--workers", "0", "--out", str(tmp_path / "mix+")]
+    assert main(["reinforce", *mixed]) == 0
+    capsys.readouterr()
+    files = ["--json", str(tmp_path / "a.json"), "--out", str(tmp_path / "a.html")]
+    assert main(["inspect", str(tmp_path / "mix+"), "--source", f"folder:{photos}", *files]) == 0
+    document = json.loads((tmp_path / "a.json").read_text())
+    views, only_mixed = document["views"], document["only_mixed"]
+    assert views["judged"] + views["mixed"] == 75
+    assert views["mixed"] > 40
+    assert only_mixed
+    assert document["judged"] == 25 - len(only_mixed)
+    assert {entry["id"] for entry in document["ambiguous"]}.isdisjoint(only_mixed)
+    text, page = capsys.readouterr().out, Page((tmp_path / "a.html").read_text()).text
+    assert f"{views['mixed']} of 75 views are mixed with another image: the others are judged" in text
+    assert f"{len(only_mixed)} samples have no other view and are not judged (e.g. {only_mixed[0]})" in text
+    assert f"{views['mixed']} of the 75 views are mixed with another image" in page
+    assert f"{len(only_mixed)} images have no other view and are not judged: {only_mixed[0]}" in page
 
 
 class Page(HTMLParser):

@@ -88,6 +88,8 @@ def _document(health: Health, top: int, near: bool) -> dict[str, Any]:
         },
         "source": {"uri": source.uri, "fingerprint": fingerprint(source), "count": len(source)},
         "judged": len(health.places),
+        "views": {"judged": health.views, "mixed": health.mixed},
+        "only_mixed": [source.ids[place] for place in health.only_mixed.tolist()],
         "labels": labels,
         "label_errors": health.label_errors(top),
         "duplicates": health.duplicates(),
@@ -103,6 +105,7 @@ def _print(document: dict[str, Any]) -> None:
 
     labels, views = document["labels"], document["reinforcement"]["views"]
     print(f"{document['judged']:,} of {document['source']['count']:,} samples, {views} views each")
+    _print_mixed(document["views"], document["only_mixed"])
     if labels["not_judged_because"]:
         print(f"\nlabel errors: not judged, for {labels['not_judged_because']}")
     else:
@@ -122,6 +125,15 @@ def _print(document: dict[str, Any]) -> None:
     _print_samples(document["ambiguous"], "teacher", "nat")
     if any(teacher.startswith("run:") for teacher in document["reinforcement"]["teachers"]) and labels["judged"]:
         note(_OWN_LABELS)
+
+
+def _print_mixed(views: dict[str, int], only_mixed: list[str]) -> None:
+    """How many views were left out because they are mixed, and whom that leaves with none."""
+    if views["mixed"]:
+        every = views["judged"] + views["mixed"]
+        print(f"{views['mixed']:,} of {every:,} views are mixed with another image: the others are judged")
+    if only_mixed:
+        print(f"{len(only_mixed):,} samples have no other view and are not judged (e.g. {only_mixed[0]})")
 
 
 def _print_samples(entries: list[dict[str, Any]], suggested: str, score: str) -> None:
