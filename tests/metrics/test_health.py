@@ -172,6 +172,13 @@ def test_what_does_not_belong_is_refused(source, store):
         examine(ArraySource(images, [0, 1], ids=["a", "b"], classes=["blue", "green", "red"]), store)
 
 
+def test_images_under_new_names_are_told_from_other_images(photos, store):
+    for path in sorted(photos.glob("*/*.png")):
+        path.rename(path.with_name(f"x{path.name}"))
+    with pytest.raises(SourceError, match=r"none of its samples is in .*24 of 24 were renamed"):
+        examine(open_source(f"folder:{photos}"), store)
+
+
 def test_neither_torch_nor_the_teacher_is_needed():
     import subprocess
     import sys

@@ -134,7 +134,7 @@ def test_files_that_are_in_no_split_are_not_left_out_in_silence(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("folders", [(".",), ("holdout", "extra"), ("test",)])
-def test_a_folder_whose_files_are_all_in_one_split_needs_no_name_of_it(tmp_path: Path, folders: tuple[str, ...]) -> None:
+def test_a_folder_with_all_files_in_one_split_needs_no_name_of_it(tmp_path: Path, folders: tuple[str, ...]) -> None:
     uri = folder_of(tmp_path / "pets", *folders)
     (tmp_path / "pets" / "notes.txt").write_text("no image")
     (tmp_path / "pets" / ".hidden.png").write_bytes(png(1))

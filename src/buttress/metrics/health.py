@@ -171,7 +171,11 @@ def examine(source: Source, store: Reinforcement) -> Health:
     coverage = look_up(asked, store)
     known = np.flatnonzero((coverage.rows >= 0) & ~coverage.undecodable)
     if not len(known):
-        raise SourceError(f"{source.uri}: none of its samples is in {store.path}; give the images it was made from")
+        renamed = "" if coverage.renamed is None else f" ({coverage.renamed})"
+        raise SourceError(
+            f"{source.uri}: none of its samples is in {store.path}{renamed}; give the images it was made from, under "
+            "their names then"
+        )
     plain_NV = plain_views(store, coverage.rows[known])
     alone = plain_NV.any(axis=1)
     if not alone.any():

@@ -152,7 +152,8 @@ def _refuse_files_left_out(name: str, split: str) -> None:
     root = os.path.abspath(name)
     if not os.path.isdir(name) or _is_saved(name) or _card_names_files(name):
         return
-    taken = [str(file) for files in (datasets.load_dataset_builder(name).config.data_files or {}).values() for file in files]
+    by_split = datasets.load_dataset_builder(name).config.data_files or {}
+    taken = [str(file) for files in by_split.values() for file in files]
     if not all(file.startswith(root + os.sep) for file in taken):
         return
     kinds = {_kind(file) for file in taken} - {None}
@@ -160,9 +161,9 @@ def _refuse_files_left_out(name: str, split: str) -> None:
     left = sorted(every - set(taken))
     if left:
         raise SourceError(
-            f"hf:{name}: no split is named, and {len(left):,} of its {len(every):,} files (e.g. {_below(left[0], root)}) "
-            f"are in none: datasets finds one split alone, by names with {split!r} in them; take hf:{name}:{split} for "
-            f"that, or folder:{name} for all images"
+            f"hf:{name}: no split is named, and {len(left):,} of its {len(every):,} files (e.g. "
+            f"{_below(left[0], root)}) are in none: datasets finds one split alone, by names with {split!r} in them; "
+            f"take hf:{name}:{split} for that, or folder:{name} for all images"
         )
 
 
