@@ -315,7 +315,7 @@ def test_an_image_that_came_is_trained_on_its_hard_label_and_is_nobodys_partner(
 
 @pytest.mark.parametrize("kept", [24, 23])
 def test_a_mix_is_drawn_once_whether_all_images_are_here_or_not(source, whole_store, kept, monkeypatch):
-    drawn = Counter()
+    drawn: Counter[tuple[int, int, int]] = Counter()
     words = WordSource.words
 
     def counted(self, view, id_hash, slot, count):
