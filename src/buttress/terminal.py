@@ -11,6 +11,11 @@ from contextlib import contextmanager
 LINE_SECONDS = 30.0  # between the lines of progress in a log file
 
 
+def number(count: int, noun: str) -> str:
+    """`1 group`, `2 groups`, `1,500 groups`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class Progress:
     """A running count of done units. This one says nothing."""
 

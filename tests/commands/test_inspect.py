@@ -10,7 +10,10 @@ import pytest
 from tests.conftest import COLOUR_TEACHER
 
 from buttress.cli import main
+from buttress.pages.health import _english, _percent
+from buttress.terminal import number
 
+SAID = ("format", "version", "reinforcement", "source", "judged", "unknown", "views", "only_mixed", "labels")
 LISTS = ("label_errors", "duplicates", "near_duplicates", "hardest", "ambiguous")
 
 
@@ -33,15 +36,38 @@ def test_it_prints_what_to_look_at_and_writes_it_in_full(photos, plus, tmp_path,
     assert "25 of 25 samples, 3 views each" in text
     assert "label errors: 1 of 25 labels are likelier wrong than right (estimated to be wrong: 4.0%)" in text
     assert re.search(r"  blue/\[bold\]<b>odd\.png  blue   red        [01]\.\d{4}\n", text)
-    assert "the very same file: 1 groups, 1 of them under different labels" in text
+    assert "the very same file: 1 group, 1 of them under different labels" in text
     assert "  blue/[bold]<b>odd.png, red/02.png  blue, red" in text
     document = json.loads((tmp_path / "new" / "a.json").read_text())
-    assert {"format", "version", "reinforcement", "source", "judged", "labels", "versions", *LISTS} == set(document)
+    assert set(document) == {*SAID, *LISTS, "versions"}
+    assert (document["views"], document["only_mixed"]) == ({"judged": 75, "mixed": 0}, [])
     assert document["labels"]["flagged"] == 1
     assert [entry["id"] for entry in document["label_errors"] if entry["flagged"]] == ["blue/[bold]<b>odd.png"]
     assert len(document["ambiguous"]) == 25
     for name in ("label_errors", "hardest", "ambiguous"):
         assert all({"id", "label", "suggested", "score"} <= set(entry) for entry in document[name])
+
+
+def test_mixed_views_are_left_out_and_it_says_so(photos, plus, tmp_path, capsys):
+    words = ["--source", f"folder:{photos}", "--teacher", "python:sure_teacher:look", "--views", "3", "--k", "2"]
+    mixed = [*words, "--policy", "small-mix", "--workers", "0", "--out", str(tmp_path / "mix+")]
+    assert main(["reinforce", *mixed]) == 0
+    capsys.readouterr()
+    files = ["--json", str(tmp_path / "a.json"), "--out", str(tmp_path / "a.html")]
+    assert main(["inspect", str(tmp_path / "mix+"), "--source", f"folder:{photos}", *files]) == 0
+    document = json.loads((tmp_path / "a.json").read_text())
+    views, only_mixed = document["views"], document["only_mixed"]
+    assert views["judged"] + views["mixed"] == 75
+    assert views["mixed"] > 40
+    assert only_mixed
+    assert document["judged"] == 25 - len(only_mixed)
+    assert {entry["id"] for entry in document["ambiguous"]}.isdisjoint(only_mixed)
+    text, page = capsys.readouterr().out, Page((tmp_path / "a.html").read_text()).text
+    assert f"{views['mixed']} of 75 views are mixed with another image: the others are judged" in text
+    assert f"{number(len(only_mixed), 'sample')} without any other view, so not judged (e.g. {only_mixed[0]})" in text
+    assert f"{views['mixed']} of the 75 views are mixed with another image" in page
+    assert f"{number(len(only_mixed), 'image')} ha" in page
+    assert f" no other view, so not judged: {only_mixed[0]}" in page
 
 
 class Page(HTMLParser):
@@ -80,6 +106,28 @@ def test_the_page_shows_pictures_and_stands_alone(photos, plus, tmp_path):
     assert "blue/[bold]<b>odd.png" in page.text
     assert main([*words, "--out", str(tmp_path / "b.html")]) == 0
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_images_without_labels_are_counted_and_renamed_ones_named(photos, plus, tmp_path, capsys):
+    (photos / "red" / "02.png").rename(photos / "red" / "first.png")
+    capsys.readouterr()
+    files = ["--json", str(tmp_path / "a.json"), "--out", str(tmp_path / "a.html")]
+    assert main(["inspect", str(plus), "--source", f"folder:{photos}", *files]) == 0
+    text = capsys.readouterr().out
+    assert f"1 sample not in {plus}: 1 of 1 were renamed (the same bytes are stored under other ids, e.g. " in text
+    assert json.loads((tmp_path / "a.json").read_text())["unknown"] == 1
+    assert "1 is not in the reinforcement" in (tmp_path / "a.html").read_text()
+
+
+def test_the_page_reads_for_people():
+    assert [_percent(one).replace("\xa0", " ") for one in (0.0, 0.0001, 0.25, 0.9996, 1.0)] == [
+        "0.0 %",
+        "< 0.1 %",
+        "25.0 %",
+        "> 99.9 %",
+        "100.0 %",
+    ]
+    assert (_english("n03445777"), _english("red")) == ("golf ball", "red")
 
 
 def test_near_duplicates_are_left_out_where_nobody_wants_them(photos, plus, tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -20,12 +22,15 @@ from buttress.loading.targets import SparseTargets
 from buttress.sources import ArraySource, Relabelled, Subset, id_hash, open_source
 from buttress.store.reader import open_reinforcement
 from buttress.teachers.teacher import TeacherSpec
+from buttress.views.keys import WordSource
+from buttress.views.mix import own_share
 from buttress.views.policy import CutMix, HorizontalFlip, MixUp, Policy, RandomCrop
 from buttress.views.presets import preset
 from buttress.views.render import Renderer
 
 POLICY = preset("mix+randaug")
 VIEWS = 4
+MIXING = (7, 8)  # fixed numbers of MixUp and CutMix
 READ_ONLY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -101,7 +106,7 @@ def test_R2_any_part_in_any_order_sees_views_with_their_own_partners(source, mix
         assert batch.rest_B[place] == rest[0]
         np.testing.assert_array_equal(batch.views_BHWC[place], pixels_of(source, row, taken))
         mix = mix_of(source, row, taken)
-        share, other = (1.0, -1) if mix is None else (mix.own_share, source.labels[mix.partner])
+        share, other = (1.0, -1) if mix is None else (own_share(mix, (24, 24)), source.labels[mix.partner])
         assert batch.own_share_B[place] == pytest.approx(share)
         assert (batch.labels_B[place], batch.partner_labels_B[place]) == (source.labels[row], other)
 
@@ -306,3 +311,18 @@ def test_an_image_that_came_is_trained_on_its_hard_label_and_is_nobodys_partner(
     others = np.delete(np.arange(25), at)
     view = view_of_epoch(0, 0, VIEWS)
     np.testing.assert_array_equal(batch.values_BK[others], whole_store.targets(np.arange(24), view)[0])
+
+
+@pytest.mark.parametrize("kept", [24, 23])
+def test_a_mix_is_drawn_once_whether_all_images_are_here_or_not(source, whole_store, kept, monkeypatch):
+    drawn: Counter[tuple[int, int, int]] = Counter()
+    words = WordSource.words
+
+    def counted(self, view, id_hash, slot, count):
+        drawn[view, id_hash, slot] += slot // 256 in MIXING
+        return words(self, view, id_hash, slot, count)
+
+    monkeypatch.setattr(WordSource, "words", counted)
+    batches = reinforced(Subset(source, range(kept)), whole_store)
+    batches.batch(range(kept), 0)
+    assert max(drawn.values()) == 1

@@ -114,3 +114,33 @@ def test_a_stored_label_beyond_the_stored_classes_is_named_by_its_number(source,
         match(source, store)
     with pytest.raises(StoreError, match=r"red/02\.png: its class is red but was number 3"):
         match(Subset(source, [source.ids.index("red/02.png")]), store)
+
+
+def test_renamed_class_folders_are_recognised_and_named(store, photos):
+    (photos / "red").rename(photos / "rot")
+    with pytest.raises(StoreError) as caught:
+        match(open_source(f"folder:{photos}"), store)
+    text = str(caught.value)
+    assert "other class names (+rot, -red)" in text
+    assert "8 of 8 were renamed (the same bytes are stored under other ids, e.g. those of rot/02.png; " in text
+    assert "class red is now rot): give them their old names back, or run buttress reinforce anew" in text
+
+
+def test_renamed_files_are_told_from_new_ones_and_from_copies(store, photos, source):
+    (photos / "red" / "02.png").rename(photos / "red" / "first.png")
+    (photos / "red" / "05.png").rename(photos / "green" / "mended.png")
+    shutil.copy(photos / "blue" / "00.png", photos / "blue" / "copy.png")
+    (photos / "blue" / "new.png").write_bytes((photos / "blue" / "00.png").read_bytes() + b"other")
+    renamed = open_source(f"folder:{photos}")
+    with pytest.raises(SourceError, match=r"4 of 26 .* 2 of 4 were renamed .* those of green/mended\.png\): give"):
+        match(renamed, store)
+    line = match(renamed, store, missing="hard").line()
+    assert "4 use their hard labels: 2 of 4 were renamed" in line
+    assert match(source, store).renamed is None
+
+
+def test_of_many_images_some_are_looked_at(store, photos, monkeypatch):
+    monkeypatch.setattr("buttress.loading.renamed.LOOKED_AT", 3)
+    for path in sorted((photos / "red").iterdir()):
+        path.rename(path.with_name(f"x{path.name}"))
+    assert "about 8 of 8 were renamed" in look_up(open_source(f"folder:{photos}"), store).line()

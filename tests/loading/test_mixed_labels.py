@@ -18,6 +18,7 @@ from buttress.loading.targets import SparseTargets
 from buttress.sources import Relabelled, id_hash
 from buttress.store.reader import open_reinforcement
 from buttress.teachers.teacher import TeacherSpec
+from buttress.views.mix import own_share
 from buttress.views.presets import preset
 from buttress.views.render import Renderer
 
@@ -42,7 +43,7 @@ def expected(labels_N, epoch, classes, *, rows, source, partners=None):
     renderer, dense = Renderer(MIX, 0, rows), np.zeros((len(source), classes), np.float32)
     for index, name in enumerate(source.ids):
         mix = renderer.mix(id_hash(name), epoch)
-        own, share = labels_N[index], 1.0 if mix is None else mix.own_share
+        own, share = labels_N[index], 1.0 if mix is None else own_share(mix, (16, 16))
         other = own if mix is None else labels_N[mix.partner if partners is None else partners[mix.partner]]
         if own >= 0 and other >= 0:
             dense[index, own] += share

@@ -10,9 +10,11 @@ from buttress.errors import SourceError, StoreError
 from buttress.labelling.label import label_source
 from buttress.labelling.settings import LabelSettings
 from buttress.metrics.health import examine
-from buttress.sources import ArraySource, Relabelled, Subset, open_source
+from buttress.sources import ArraySource, Relabelled, Subset, id_hash, open_source
 from buttress.store.reader import open_reinforcement
 from buttress.teachers.teacher import TeacherSpec
+from buttress.views.draw import Drawer
+from buttress.views.policy import MixUp, Policy, RandomCrop
 from buttress.views.presets import preset
 
 BLUE, GREEN, RED = range(3)
@@ -38,9 +40,9 @@ def store(source, sure_teacher, tmp_path):
     return labelled(source, sure_teacher, tmp_path / "plus", "source")
 
 
-def labelled(source, teacher, out, classes):
+def labelled(source, teacher, out, classes, policy=None, max_bad=0.0):
     spec = TeacherSpec(uri=teacher, classes=classes, source_classes=tuple(source.classes))
-    label_source(source, spec, preset("crop"), LabelSettings(views=4, k=2, workers=0), out)
+    label_source(source, spec, policy or preset("crop"), LabelSettings(views=4, k=2, workers=0, max_bad=max_bad), out)
     return open_reinforcement(out)
 
 
@@ -170,9 +172,54 @@ def test_what_does_not_belong_is_refused(source, store):
         examine(ArraySource(images, [0, 1], ids=["a", "b"], classes=["blue", "green", "red"]), store)
 
 
+def test_images_under_new_names_are_told_from_other_images(photos, store):
+    for path in sorted(photos.glob("*/*.png")):
+        path.rename(path.with_name(f"x{path.name}"))
+    with pytest.raises(SourceError, match=r"none of its samples is in .*24 of 24 were renamed"):
+        examine(open_source(f"folder:{photos}"), store)
+
+
 def test_neither_torch_nor_the_teacher_is_needed():
     import subprocess
     import sys
 
     code = "import sys, buttress.metrics.health; assert not {'torch', 'timm'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def plain_views_of(source, policy, number):
+    drawer = Drawer(policy, 0, len(source))
+    return [view for view in range(4) if drawer.mix(id_hash(source.ids[number]), view) is None]
+
+
+def test_mixed_views_tell_nothing_of_a_label(source, sure_teacher, tmp_path):
+    policy = Policy(ops=(RandomCrop(), MixUp(p=0.6)))
+    store = labelled(source, sure_teacher, tmp_path / "mix+", "source", policy)
+    plain = [plain_views_of(source, policy, number) for number in range(24)]
+    only_mixed = [number for number in range(24) if not plain[number]]
+    assert only_mixed  # else this tests less than it says
+    health = examine(moved(source, WRONG), store)
+    assert health.only_mixed.tolist() == only_mixed
+    assert health.places.tolist() == [number for number in range(24) if plain[number]]
+    assert (health.views, health.views + health.mixed) == (sum(map(len, plain)), 24 * 4)
+    for place, number in enumerate(health.places.tolist()):
+        own = [dict(zip(*store.target(number, view)[1::-1], strict=True)) for view in plain[number]]
+        likeliest = int(health.said.ids_NK[place, 0])
+        assert likeliest == int(source.labels[number])  # a plain view of one colour leaves no doubt
+        assert health.said.values_NK[place, 0] == pytest.approx(np.mean([one[likeliest] for one in own]), abs=1e-6)
+    flagged = {entry["id"] for entry in health.label_errors(1) if entry["flagged"]}
+    assert flagged == set(WRONG) - {source.ids[number] for number in only_mixed}
+
+
+def test_a_store_of_mixed_views_alone_is_refused(source, colour_teacher, tmp_path):
+    store = labelled(source, colour_teacher, tmp_path / "mix+", "source", Policy(ops=(RandomCrop(), MixUp(p=1.0))))
+    with pytest.raises(StoreError, match="every view is mixed with another image"):
+        examine(source, store)
+
+
+def test_views_without_labels_for_a_bad_partner_are_not_asked_for(photos, colour_teacher, tmp_path):
+    (photos / "red" / "02.png").write_bytes(b"no image")
+    source = open_source(f"folder:{photos}")
+    store = labelled(source, colour_teacher, tmp_path / "mix+", "source", preset("small-mix"), 0.1)
+    health = examine(source, store)
+    assert len(health.places) + len(health.only_mixed) == 23

@@ -125,3 +125,17 @@ def test_R15_a_sample_is_as_large_as_asked_and_spread_over_rows_and_views(photos
     assert verified(plus, photos, capsys, "--sample", "1000")[1][1] == "72"
     assert main(["verify", str(plus), "--source", f"folder:{photos}", "--sample", "0"]) == 0
     assert "asked again" not in capsys.readouterr().out
+
+
+def test_renamed_files_are_said_to_be_renamed(photos, plus, capsys):
+    for path in sorted((photos / "red").iterdir()):
+        path.rename(path.with_name(f"x{path.name}"))
+    capsys.readouterr()
+    main(["verify", str(plus), "--source", f"folder:{photos}", "--sample", "0"])
+    text = capsys.readouterr().out
+    assert "16 of 24 samples are reinforced" in text
+    assert "8 have no stored labels: 8 of 8 were renamed" in text
+    assert "give them their old names back, or run the same buttress reinforce command again to label them" in text
+    (photos / "red").rename(photos / "rot")
+    assert main(["verify", str(plus), "--source", f"folder:{photos}", "--sample", "0"]) == 1
+    assert "class red is now rot" in capsys.readouterr().out

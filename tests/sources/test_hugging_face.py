@@ -114,6 +114,33 @@ def test_a_folder_of_image_files_has_paths_as_ids(tmp_path: Path) -> None:
         source[2]
 
 
+def folder_of(root: Path, *folders: str) -> str:
+    """A plain folder of image files, two of the classes cat and dog in each of its folders."""
+    for number in range(4 * len(folders)):
+        path = root / folders[number // 4] / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(number))
+    return f"hf:{root}"
+
+
+def test_files_that_are_in_no_split_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    uri = folder_of(tmp_path / "pets", "train", "holdout")
+    said = refusal(uri)
+    assert "no split is named, and 4 of its 8 files (e.g. holdout/cat/4.png) are in none" in said
+    assert f"take {uri}:train for that, or folder:{tmp_path}/pets for all images" in said
+    assert len(open_source(f"{uri}:train")) == 4
+    (tmp_path / "pets" / "README.md").write_text('---\nconfigs:\n- config_name: x\n  data_files: "train/**"\n---\n')
+    assert len(open_source(uri)) == 4
+
+
+@pytest.mark.parametrize("folders", [(".",), ("holdout", "extra"), ("test",)])
+def test_a_folder_with_all_files_in_one_split_needs_no_name_of_it(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    uri = folder_of(tmp_path / "pets", *folders)
+    (tmp_path / "pets" / "notes.txt").write_text("no image")
+    (tmp_path / "pets" / ".hidden.png").write_bytes(png(1))
+    assert len(open_source(uri)) == 4 * len(folders)
+
+
 def test_columns_can_be_named_and_the_only_image_column_is_found(tmp_path: Path) -> None:
     sound = {"bytes": b"RIFF", "path": "x.wav"}
     columns: dict[str, list[Any]] = {

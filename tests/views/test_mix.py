@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from buttress.errors import PolicyError
 from buttress.sources.decode import UndecodableImage
 from buttress.views.draw import Drawer, Mix, draw
-from buttress.views.mix import mix_into
+from buttress.views.mix import mix_into, own_share
 from buttress.views.policy import CutMix, MixUp, Policy, RandomResizedCrop
 from buttress.views.presets import PRESETS, eval_policy, preset
 from buttress.views.probes import PROBES, probe_image, probe_picture
@@ -80,8 +80,8 @@ def test_the_own_share_is_what_is_seen_of_the_own_image_at_any_size(id_hash, vie
     mix = always(3, 100, id_hash, view)
     white_HWC = np.full((*size, 3), 255, np.uint8)
     mix_into(white_HWC, np.zeros_like(white_HWC), mix)
-    assert white_HWC.mean() / 255 == pytest.approx(mix.own_share, abs=1.5 * (1 / size[0] + 1 / size[1]))
-    assert 0 <= mix.own_share <= mix.mixup
+    assert white_HWC.mean() / 255 == pytest.approx(own_share(mix, size), abs=1 / 255)  # whole grey levels
+    assert 0 <= own_share(mix, size) <= mix.mixup
 
 
 @settings(deadline=None)
@@ -104,7 +104,15 @@ def test_cutmix_comes_after_mixup_and_shows_the_partner_alone():
     np.testing.assert_array_equal(out[32:48, 16:48], partner[32:48, 16:48])
     out[32:48, 16:48] = blended[32:48, 16:48]
     np.testing.assert_array_equal(out, blended)
-    assert Mix(0, 0.75, (0.25, 0.5, 0.5, 0.25)).own_share == 0.75 * 0.875
+    assert own_share(Mix(0, 0.75, (0.25, 0.5, 0.5, 0.25)), (64, 64)) == 0.75 * 0.875
+
+
+def test_the_share_of_a_box_is_that_of_its_pixels_at_the_size_in_hand():
+    mix = Mix(0, 1.0, (0.3, 0.3, 0.3, 0.3))
+    assert own_share(mix, (10, 10)) == 1 - 9 / 100
+    assert own_share(mix, (4, 4)) == 1 - 1 / 16  # 1.2..2.4 is 1..2
+    assert own_share(mix, (4, 8)) == 1 - 3 / 32
+    assert own_share(Mix(0, 0.5, (1.0, 1.0, 0.0, 0.0)), (2, 2)) == 0.5 * 0.75  # a box shows one pixel at least
 
 
 @pytest.mark.parametrize("name", MIXING)

@@ -48,7 +48,7 @@ def inspect(
         path.parent.mkdir(parents=True, exist_ok=True)  # the lists must not be lost for want of a folder
     health = examine(open_source(source), open_reinforcement(reinforcement))
     document = _document(health, top, near_duplicates)
-    _print(document)
+    _print(document, health)
     if json is not None:
         write_json(json, document)
     if out is not None:
@@ -88,6 +88,9 @@ def _document(health: Health, top: int, near: bool) -> dict[str, Any]:
         },
         "source": {"uri": source.uri, "fingerprint": fingerprint(source), "count": len(source)},
         "judged": len(health.places),
+        "unknown": int((health.coverage.rows < 0).sum()),
+        "views": {"judged": health.views, "mixed": health.mixed},
+        "only_mixed": [source.ids[place] for place in health.only_mixed.tolist()],
         "labels": labels,
         "label_errors": health.label_errors(top),
         "duplicates": health.duplicates(),
@@ -98,11 +101,14 @@ def _document(health: Health, top: int, near: bool) -> dict[str, Any]:
     }
 
 
-def _print(document: dict[str, Any]) -> None:
-    from buttress.terminal import note
+def _print(document: dict[str, Any], health: Health) -> None:
+    from buttress.terminal import note, number
 
     labels, views = document["labels"], document["reinforcement"]["views"]
-    print(f"{document['judged']:,} of {document['source']['count']:,} samples, {views} views each")
+    print(f"{document['judged']:,} of {number(document['source']['count'], 'sample')}, {number(views, 'view')} each")
+    if document["unknown"]:
+        _print_unknown(health)
+    _print_mixed(document["views"], document["only_mixed"])
     if labels["not_judged_because"]:
         print(f"\nlabel errors: not judged, for {labels['not_judged_because']}")
     else:
@@ -124,6 +130,26 @@ def _print(document: dict[str, Any]) -> None:
         note(_OWN_LABELS)
 
 
+def _print_unknown(health: Health) -> None:
+    """How many samples the store does not know, and whether they only have other names there."""
+    from buttress.terminal import number
+
+    renamed, unknown = health.coverage.renamed, int((health.coverage.rows < 0).sum())
+    why = "" if renamed is None else f": {renamed}"
+    print(f"{number(unknown, 'sample')} not in {health.store.path}{why}")
+
+
+def _print_mixed(views: dict[str, int], only_mixed: list[str]) -> None:
+    """How many views were left out because they are mixed, and whom that leaves with none."""
+    from buttress.terminal import number
+
+    if views["mixed"]:
+        every = views["judged"] + views["mixed"]
+        print(f"{views['mixed']:,} of {every:,} views are mixed with another image: the others are judged")
+    if only_mixed:
+        print(f"{number(len(only_mixed), 'sample')} without any other view, so not judged (e.g. {only_mixed[0]})")
+
+
 def _print_samples(entries: list[dict[str, Any]], suggested: str, score: str) -> None:
     cells = [
         [entry["id"], entry["label"] or "-", entry["suggested"] or "-", f"{entry['score']:.4f}"]
@@ -133,8 +159,10 @@ def _print_samples(entries: list[dict[str, Any]], suggested: str, score: str) ->
 
 
 def _print_groups(what: str, groups: list[dict[str, Any]]) -> None:
+    from buttress.terminal import number
+
     apart = sum(not group["same_label"] for group in groups)
-    print(f"\n{what}: {len(groups):,} groups, {apart:,} of them under different labels")
+    print(f"\n{what}: {number(len(groups), 'group')}, {apart:,} of them under different labels")
     cells = [
         [", ".join(group["ids"]), ", ".join(dict.fromkeys(label or "-" for label in group["labels"]))]
         for group in sorted(groups, key=lambda group: group["same_label"])[:SHOWN]

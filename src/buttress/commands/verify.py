@@ -99,9 +99,12 @@ def _against_source(
 
 def _ids(coverage: Coverage) -> Check:
     """Samples that nobody has labelled yet are no fault of the reinforcement's; a folder of nothing else is another."""
+    from buttress.loading.coverage import OLD_NAMES
+
     line = f"ids: {coverage.line()}"
     if (coverage.rows < 0).any():
-        line += "; run the same buttress reinforce command again to label them"
+        old_names = "" if coverage.renamed is None else f"{OLD_NAMES}, or "
+        line += f"; {old_names}run the same buttress reinforce command again to label them"
     return bool((coverage.rows >= 0).any()), line
 
 

@@ -165,7 +165,7 @@ class ReinforcedBatches:
         coverage = match(source, reinforcement, missing)
         self._partners = Partners(source, reinforcement, coverage.rows)
         card, index_M = reinforcement.card, self._partners.index_M
-        self._images = Images(source, card.policy, card.seed, [size], index_M)
+        self._images = Images(source, card.policy, card.seed, [size], index_M, self._partners.renderer)
         self.coverage: Coverage = with_partners(coverage, self._partners, self._images.hashes_N, card.views)
         self.classes: tuple[str, ...] | None = reinforcement.classes
         self.labels_N, self.label_classes = self.coverage.labels, len(reinforcement.classes)

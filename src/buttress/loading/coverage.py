@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import SettingsError, SourceError, StoreError
+from buttress.loading.renamed import Renamed, find_renamed
 from buttress.sources import Source, fingerprint
 from buttress.sources.identity import id_hashes
 from buttress.store.partners import Partners
 from buttress.store.reader import Reinforcement
 
+OLD_NAMES = "give them their old names back"
 COUNTED_VIEWS = 2**18  # a second or so; of more views every n-th is looked at
 
 
@@ -32,6 +34,7 @@ class Coverage:
         undrawable: how many of them are mixed with an image that is not in the source: the sample takes another.
         counted: whether that number was counted, and not estimated on a part of them.
         stuck: samples `[N]` of which no view can be drawn, and which have no label to take instead; none = no sample.
+        renamed: which of the samples without a row are images that the reinforcement knows under other ids.
     """
 
     rows: NDArray[np.int64]
@@ -45,6 +48,7 @@ class Coverage:
     undrawable: int = 0
     counted: bool = True
     stuck: NDArray[np.bool_] | None = None
+    renamed: Renamed | None = None
 
     @property
     def left_out(self) -> NDArray[np.bool_]:
@@ -58,6 +62,7 @@ class Coverage:
         text = f"{known:,} of {samples:,} samples are reinforced ({self.stored:,} in the reinforcement)"
         if missing:
             text += f", {missing:,} " + ("use their hard labels" if self.hard else "have no stored labels")
+            text += f": {self.renamed}" if self.renamed else ""
         if self.undecodable.any():
             text += f", {int(self.undecodable.sum()):,} left out (image not decodable)"
         text += self._partners_text()
@@ -138,14 +143,14 @@ def look_up(source: Source, reinforcement: Reinforcement) -> Coverage:
         StoreError: class names or a sample's class differ.
     """
     own = _has_teachers_classes(source, reinforcement)
-    if not own:
-        _check_classes(source, reinforcement)
     same = fingerprint(source) == reinforcement.card.source.fingerprint
     if same:
         rows = np.arange(len(source), dtype=np.int64)
     else:
         rows = reinforcement.rows_of(id_hashes(source.ids))
+    renamed = find_renamed(source, reinforcement, rows)
     if not own:
+        _check_classes(source, reinforcement, renamed)
         _check_labels(source, reinforcement, rows)
     skipped = np.asarray(reinforcement.absent_rows, np.int64)
     return Coverage(
@@ -155,6 +160,7 @@ def look_up(source: Source, reinforcement: Reinforcement) -> Coverage:
         stored=reinforcement.rows,
         changed=not same,
         teachers_classes=own,
+        renamed=renamed,
     )
 
 
@@ -165,7 +171,7 @@ def _has_teachers_classes(source: Source, reinforcement: Reinforcement) -> bool:
     )
 
 
-def _check_classes(source: Source, reinforcement: Reinforcement) -> None:
+def _check_classes(source: Source, reinforcement: Reinforcement, renamed: Renamed | None) -> None:
     stored = reinforcement.classes
     if source.classes is None or tuple(source.classes) == tuple(stored):
         return
@@ -180,7 +186,9 @@ def _check_classes(source: Source, reinforcement: Reinforcement) -> None:
         what = f"other class names ({', '.join(only)})"
     raise StoreError(
         f"{source.uri}: {what} than the reinforcement {reinforcement.path} "
-        f"({len(source.classes)} against {len(stored)}); use its own images, or run buttress reinforce anew"
+        f"({len(source.classes)} against {len(stored)}); "
+        + ("use its own images" if renamed is None else f"of the images without labels {renamed}: {OLD_NAMES}")
+        + ", or run buttress reinforce anew"
     )
 
 
@@ -205,9 +213,10 @@ def _check_missing(source: Source, coverage: Coverage) -> None:
     first = source.ids[int(unknown[0])]
     if not coverage.hard:
         other_way = ", or use --missing hard to train them on their hard labels"
+        renamed = "" if coverage.renamed is None else f"{coverage.renamed}: {OLD_NAMES}, or "
         raise SourceError(
-            f"{first} has no stored labels ({len(unknown):,} of {len(source):,} samples have none); run the same "
-            f"buttress reinforce command again to label them{'' if coverage.teachers_classes else other_way}"
+            f"{first} has no stored labels ({len(unknown):,} of {len(source):,} samples have none); {renamed}run the "
+            f"same buttress reinforce command again to label them{'' if coverage.teachers_classes else other_way}"
         )
     unlabelled = unknown[coverage.labels[unknown] < 0]
     if len(unlabelled):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from buttress.errors import SourceError
 from buttress.sources import Source, UndecodableImage, content_hash
 from buttress.sources.identity import id_hashes
+from buttress.views.mix import own_share
 from buttress.views.policy import Policy
 from buttress.views.render import Picture, Pixels, Renderer, UndecodablePartner
 
@@ -26,7 +27,7 @@ class Rendered:
         sides: side in pixels -> uint8 `[B', side, side, 3]`.
         kept: places in the batch that was asked for.
         partner_B: positions in the source of the images that they are mixed with; -1 = not mixed.
-        own_share_B: share of the view that is the own image's.
+        own_share_B: share of the view that is the own image's, at the first size.
         bad: ids of images that do not decode.
     """
 
@@ -58,15 +59,23 @@ class Images:
         sizes: sides of the views, pixels; distinct. Every view is drawn at each, from one decode.
         index_M: position in the source of every row that partners are drawn from, -1 = not there; empty where the
             policy does not mix.
+        mixing: a renderer of policy and seed that has drawn their mixes already; none = one of its own.
     """
 
     def __init__(
-        self, source: Source, policy: Policy, seed: int, sizes: Sequence[int], index_M: NDArray[np.int64]
+        self,
+        source: Source,
+        policy: Policy,
+        seed: int,
+        sizes: Sequence[int],
+        index_M: NDArray[np.int64],
+        mixing: Renderer | None = None,
     ) -> None:
         self.source, self.sizes = source, tuple(sizes)
         self.hashes_N = id_hashes(source.ids)
         self._index_M = index_M
-        self._mixing, self._alone = Renderer(policy, seed, len(index_M)), Renderer(policy.unmixed, seed)
+        self._mixing = mixing or Renderer(policy, seed, len(index_M))
+        self._alone = Renderer(policy.unmixed, seed)
         self._expected_N: NDArray[np.uint64] | None = None
 
     def expect(self, content_hashes_N: NDArray[np.uint64]) -> None:
@@ -105,7 +114,7 @@ class Images:
         data, sample_hash = self._picture(index)
         renderer.view_into_each(data, sample_hash, view, rows, lambda row: self._picture(int(self._index_M[row])))
         mix = renderer.mix(sample_hash, view)
-        return (-1, 1.0) if mix is None else (int(self._index_M[mix.partner]), mix.own_share)
+        return (-1, 1.0) if mix is None else (int(self._index_M[mix.partner]), own_share(mix, rows[0].shape[:2]))
 
     def _picture(self, index: int) -> Picture:
         sample = self.source[index]

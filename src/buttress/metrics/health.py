@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.errors import SourceError
+from buttress.errors import SourceError, StoreError
 from buttress.loading.coverage import Coverage, look_up
 from buttress.metrics.consensus import Consensus, consensus
 from buttress.metrics.duplicates import missing_hashes, same_files, same_pictures
 from buttress.metrics.label_errors import CUT, LabelNoise, label_noise
 from buttress.sources import Relabelled, Source
+from buttress.store.partners import plain_views
 from buttress.store.reader import Reinforcement
 
 Entry = dict[str, Any]
@@ -33,6 +34,9 @@ class Health:
         store: what the teacher said.
         coverage: which samples it knows.
         places: the N samples that were judged, by their place in the source.
+        only_mixed: the samples that could not be, since every view of theirs is mixed with another image.
+        views: how many views the judgement rests on, of all samples together.
+        mixed: how many were left out of it, being mixed: they show two images and tell of no single label.
         said: the teacher's answers about them.
         labelled: which of them have a label among the stored classes, by their number 0..N-1.
         noise: how wrong those labels are; none where there is no label to judge.
@@ -42,6 +46,9 @@ class Health:
     store: Reinforcement
     coverage: Coverage
     places: NDArray[np.int64]
+    only_mixed: NDArray[np.int64]
+    views: int
+    mixed: int
     said: Consensus
     labelled: NDArray[np.int64]
     noise: LabelNoise | None
@@ -152,21 +159,45 @@ class Health:
 def examine(source: Source, store: Reinforcement) -> Health:
     """Read all that is stored about the samples of a source, and judge their labels.
 
-    The labels are the source's own, which may be others than at labelling: they are what is in question.
+    The labels are the source's own, which may be others than at labelling: they are what is in question. Views that are
+    mixed with another image are left out: what is seen of them is not one image's.
 
     Raises:
-        StoreError: class names differ, or what is read is damaged.
+        StoreError: class names differ, what is read is damaged, or every view is mixed.
         SourceError: the store knows none of the samples.
     """
     unlabelled = np.full(len(source), -1, np.int32)
     asked = source if source.classes is None else Relabelled(source, unlabelled)  # the classes must be equal, no label
     coverage = look_up(asked, store)
-    places = np.flatnonzero((coverage.rows >= 0) & ~coverage.undecodable)
-    if not len(places):
-        raise SourceError(f"{source.uri}: none of its samples is in {store.path}; give the images it was made from")
+    known = np.flatnonzero((coverage.rows >= 0) & ~coverage.undecodable)
+    if not len(known):
+        renamed = "" if coverage.renamed is None else f" ({coverage.renamed})"
+        raise SourceError(
+            f"{source.uri}: none of its samples is in {store.path}{renamed}; give the images it was made from, under "
+            "their names then"
+        )
+    plain_NV = plain_views(store, coverage.rows[known])
+    alone = plain_NV.any(axis=1)
+    if not alone.any():
+        raise StoreError(
+            f"{store.path}: every view is mixed with another image, so none tells of one image's label; inspect a "
+            "reinforcement whose policy mixes less or not at all (buttress reinforce --policy)"
+        )
+    places, views = known[alone], int(plain_NV.sum())
     own = coverage.teachers_classes
     labels_N = (unlabelled if own else np.asarray(source.labels, np.int32))[places]
-    said = consensus(store, coverage.rows[places], labels_N)
+    said = consensus(store, coverage.rows[places], labels_N, plain_NV[alone])
     labelled = np.flatnonzero(labels_N >= 0)
     noise = label_noise(said.of(labelled), labels_N[labelled], len(store.classes)) if len(labelled) else None
-    return Health(source, store, coverage, places, said, labelled, noise)
+    return Health(
+        source=source,
+        store=store,
+        coverage=coverage,
+        places=places,
+        only_mixed=known[~alone],
+        views=views,
+        mixed=plain_NV.size - views,
+        said=said,
+        labelled=labelled,
+        noise=noise,
+    )

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from buttress.errors import SettingsError
 from buttress.files import write_atomic
+from buttress.models.imagenet import english_names, is_wordnet_id
 from buttress.pages.report import count, points, shown
 from buttress.sources import Source, UndecodableImage, decode
+from buttress.terminal import number
 
 SIDE = 112  # pixels of the longer side of a picture
 
@@ -39,7 +41,7 @@ def write_health_page(document: Mapping[str, Any], source: Source, top: int, out
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(points=points, count=count)
+    environment.filters.update(count=count, english=_english, number=number, percent=_percent)
     lists = {
         name: (document[name] or [])[:top]
         for name in ("label_errors", "duplicates", "near_duplicates", "hardest", "ambiguous")
@@ -54,6 +56,22 @@ def require_libraries() -> None:
     """Raises: SettingsError where a library that the page needs is not installed."""
     if find_spec("jinja2") is None:
         raise SettingsError("the page needs jinja2: pip install buttress[demo]; or leave out --out")
+
+
+def _percent(fraction: float) -> str:
+    """A probability in percent; one that rounds to all or nothing is not said to be that."""
+    if 0 < fraction < 0.0005 or 0.9995 <= fraction < 1:
+        return (
+            "<\N{NO-BREAK SPACE}0.1\N{NO-BREAK SPACE}%"
+            if fraction < 0.5
+            else ">\N{NO-BREAK SPACE}99.9\N{NO-BREAK SPACE}%"
+        )
+    return f"{points(fraction)}\N{NO-BREAK SPACE}%"
+
+
+def _english(name: str) -> str:
+    """The usual name of an ImageNet class that is given by its WordNet id; any other as it is."""
+    return english_names(name)[0] if is_wordnet_id(name) else name
 
 
 def _pictures(lists: Mapping[str, list[dict[str, Any]]], source: Source) -> dict[str, dict[str, Any] | None]:

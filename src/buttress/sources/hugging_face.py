@@ -24,6 +24,8 @@ from buttress.sources.source import NO_LABEL, Sample, UndecodableImage, first_re
 if TYPE_CHECKING:
     import datasets
 
+BESIDE = frozenset(("", ".csv", ".json", ".jsonl", ".md", ".txt", ".py", ".yaml", ".yml"))  # what data files come with
+
 
 class HuggingFaceSource:
     """One split of a data set with an image column; the encoded bytes stay as they are.
@@ -34,7 +36,7 @@ class HuggingFaceSource:
 
     Args:
         location: `NAME_OR_DIR[:SPLIT][?image=COLUMN&label=COLUMN&id=COLUMN]`; the folder may be one of `save_to_disk`
-            or one that `load_dataset` takes. The split may be left out where there is one.
+            or one that `load_dataset` takes. The split may be left out where there is one that has every file.
         labels: false ignores the label column.
 
     Raises: `SourceError` where `datasets` is not installed, or the data set, split or columns do not exist.
@@ -44,7 +46,10 @@ class HuggingFaceSource:
         self.uri = f"hf:{location}"
         path, chosen = split_query("hf", location, COLUMN_KEYS)
         name, split = _name_and_split(path)
-        dataset = _one_split(_load(name), name, split)
+        loaded = _load(name)
+        dataset = _one_split(loaded, name, split)
+        if split is None and isinstance(loaded, dict):
+            _refuse_files_left_out(name, next(iter(loaded)))
         schema = dataset.features.arrow_schema
         columns = find_columns(schema, f"hf:{path}", chosen | _image_column(dataset, chosen), labels=labels)
         self._root = os.path.abspath(name) if os.path.isdir(name) else ""
@@ -114,9 +119,8 @@ def _load(name: str) -> Any:
         import datasets
     except ImportError as failure:
         raise SourceError("hf: needs the datasets library: pip install buttress[hf]") from failure
-    saved = any(os.path.isfile(os.path.join(name, file)) for file in ("state.json", "dataset_dict.json"))
     try:
-        return datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
+        return datasets.load_from_disk(name) if _is_saved(name) else datasets.load_dataset(name)
     except Exception as failure:  # the hub's, Arrow's and the builders' errors have no family in common
         cause = failure.__cause__ if isinstance(failure.__cause__, Exception) else failure
         reason = f"{type(cause).__name__}: {one_line(cause)}"
@@ -136,6 +140,57 @@ def _one_split(loaded: Any, name: str, split: str | None) -> datasets.Dataset:
     if split is None:
         raise SourceError(f"hf:{name}: its splits are {', '.join(known)}; choose one, e.g. hf:{name}:{known[0]}")
     raise SourceError(f"hf:{name}:{split}: no such split; there are {', '.join(known)}{did_you_mean(split, known)}")
+
+
+def _refuse_files_left_out(name: str, split: str) -> None:
+    """Refuse a plain folder of whose files `datasets` takes some alone, for their names look like those of a split.
+
+    A folder that says by its card (README.md) which files it means is taken at its word.
+    """
+    import datasets
+
+    root = os.path.abspath(name)
+    if not os.path.isdir(name) or _is_saved(name) or _card_names_files(name):
+        return
+    by_split = datasets.load_dataset_builder(name).config.data_files or {}
+    taken = [str(file) for files in by_split.values() for file in files]
+    if not all(file.startswith(root + os.sep) for file in taken):
+        return
+    kinds = {_kind(file) for file in taken} - {None}
+    every = {file for file in _files_below(root) if _kind(file) in kinds}
+    left = sorted(every - set(taken))
+    if left:
+        raise SourceError(
+            f"hf:{name}: no split is named, and {len(left):,} of its {len(every):,} files (e.g. "
+            f"{_below(left[0], root)}) are in none: datasets finds one split alone, by names with {split!r} in them; "
+            f"take hf:{name}:{split} for that, or folder:{name} for all images"
+        )
+
+
+def _is_saved(name: str) -> bool:
+    """Whether a folder is one of `save_to_disk`."""
+    return any(os.path.isfile(os.path.join(name, file)) for file in ("state.json", "dataset_dict.json"))
+
+
+def _card_names_files(name: str) -> bool:
+    try:
+        with open(os.path.join(name, "README.md"), encoding="utf-8", errors="replace") as file:
+            return "data_files:" in file.read()
+    except FileNotFoundError:
+        return False
+
+
+def _files_below(root: str) -> Iterator[str]:
+    """Every file that is not hidden, nor in a hidden folder."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = [one for one in folders if not one.startswith((".", "__"))]
+        yield from (os.path.join(folder, file) for file in files if not file.startswith((".", "__")))
+
+
+def _kind(file: str) -> str | None:
+    """A file's extension; none for what stands beside the data."""
+    stem, extension = os.path.splitext(os.path.basename(file))
+    return None if stem == "metadata" or extension in BESIDE else extension.lower()
 
 
 def _image_column(dataset: datasets.Dataset, chosen: dict[str, str]) -> dict[str, str]:

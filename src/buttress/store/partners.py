@@ -1,6 +1,6 @@
-"""Which stored views can be drawn from a source: a mixed one needs the image of its partner too.
+"""Which stored views are mixed, and which can be drawn from a source: a mixed one needs its partner's image too.
 
-Shapes: N samples of the source, M rows that partners are drawn from.
+Shapes: N samples of the source, M rows that partners are drawn from, V views.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from buttress.sources import Source, id_hash
 from buttress.store.reader import Reinforcement
+from buttress.terminal import progress
+from buttress.views.draw import Drawer
 from buttress.views.render import Picture, Renderer
 
 
@@ -53,3 +55,22 @@ class Partners:
         """
         sample = self._source[int(self.index_M[row])]
         return sample.data, id_hash(sample.id)
+
+
+def plain_views(reinforcement: Reinforcement, rows_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which stored views `[N, V]` of these rows show the own image alone.
+
+    Args:
+        reinforcement: whose views.
+        rows_N: 0 and up.
+    """
+    card = reinforcement.card
+    plain_NV = np.ones((len(rows_N), card.views), np.bool_)
+    if not card.policy.mixes:
+        return plain_NV
+    drawer = Drawer(card.policy, card.seed, card.source.rows)
+    with progress("views", len(rows_N), "samples") as bar:
+        for number, sample_hash in enumerate(reinforcement.id_hashes[rows_N].tolist()):
+            plain_NV[number] = [drawer.mix(sample_hash, view) is None for view in range(card.views)]
+            bar.advance()
+    return plain_NV

@@ -33,6 +33,7 @@ from buttress.views.policy import (
 Box = tuple[float, float, float, float]  # left, top, width, height
 
 UNIT = 2.0**-53
+REMEMBERED = 4096  # mixes; more than the views of a batch
 PARTNER_SLOT = 256 * RESERVED_NUMBERS["Partner"]
 
 # The ops of RandAugment in torchvision's order: a drawn index means the entry of this list.
@@ -79,11 +80,6 @@ class Mix(NamedTuple):
     partner: int
     mixup: float = 1.0
     cutmix: Box | None = None
-
-    @property
-    def own_share(self) -> float:
-        """Share of the view, 0..1, that is the own image's, at whatever resolution."""
-        return self.mixup if self.cutmix is None else self.mixup * (1.0 - self.cutmix[2] * self.cutmix[3])
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values; floats survive exactly."""
@@ -147,6 +143,8 @@ def draw(
 class Drawer:
     """Draws the parameters of views under one policy and seed; picklable.
 
+    It remembers the last mixes that it drew: which partner a view needs is asked before the view is drawn, and after.
+
     Args:
         policy: what may happen.
         seed: 0..2**63 - 1.
@@ -170,12 +168,15 @@ class Drawer:
         self._erasings = _of_kind(rest, RandomErasing)
         self._mixups = _of_kind(rest, MixUp)
         self._cutmixes = _of_kind(rest, CutMix)
+        self._mix = lru_cache(maxsize=REMEMBERED)(self._drawn_mix)
         if policy.mixes and not rows:
             raise PolicyError("policy: MixUp and CutMix need to know how many images there are to mix with (rows)")
 
     def mix(self, id_hash: int, view: int) -> Mix | None:
         """What view `view` of the sample with `id_hash` is mixed with, and how; None = with nothing."""
+        return self._mix(id_hash, view)
 
+    def _drawn_mix(self, id_hash: int, view: int) -> Mix | None:
         def words(slot: int, count: int) -> list[int]:
             return self._source.words(view, id_hash, slot, count)
 

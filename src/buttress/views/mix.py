@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.views.draw import Mix
-from buttress.views.resample import cut
+from buttress.views.resample import cut, pixels_of
 
 WEIGHT_BITS = 16
 
@@ -26,6 +26,17 @@ def mix_into(own_HWC: NDArray[np.uint8], partner_HWC: NDArray[np.uint8], mix: Mi
         _lay_over(own_HWC, partner_HWC, mix.mixup)
     if mix.cutmix is not None:
         cut(own_HWC, mix.cutmix)[:] = cut(partner_HWC, mix.cutmix)
+
+
+def own_share(mix: Mix, size: tuple[int, int]) -> float:
+    """Share of a view of `size` (height, width), 0..1, that is the own image's: by the pixels that CutMix really shows.
+
+    So the mean over the pixels is what the labels are mixed by (Yun et al. 2019, CutMix, arXiv 1905.04899, section 3.2
+    and its code, which takes the share of the box after it is rounded and clipped).
+    """
+    if mix.cutmix is None:
+        return mix.mixup
+    return mix.mixup * (1.0 - pixels_of(mix.cutmix, size) / (size[0] * size[1]))
 
 
 def _lay_over(own_HWC: NDArray[np.uint8], partner_HWC: NDArray[np.uint8], weight: float) -> None:

@@ -136,6 +136,7 @@ class Renderer:
         self.seed = seed
         self.rows = rows
         self._drawer = Drawer(policy, seed, rows)
+        self._alone = Drawer(policy.unmixed, seed)
 
     def mix(self, id_hash: int, view: int) -> Mix | None:
         """What a view is mixed with, and how; None = with nothing. Known without any image."""
@@ -205,7 +206,7 @@ class Renderer:
             image_HWC = decode(data)
         except UndecodableImage as failure:
             raise UndecodablePartner(row, str(failure)) from failure
-        return image_HWC, self._drawer.parameters(id_hash, view, size_of(image_HWC))._replace(mix=None)
+        return image_HWC, self._alone.parameters(id_hash, view, size_of(image_HWC))
 
     def __reduce__(self) -> tuple[type[Renderer], tuple[Policy, int, int | None]]:
         return Renderer, (self.policy, self.seed, self.rows)

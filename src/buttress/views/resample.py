@@ -37,6 +37,12 @@ def cut(image_HWC: Pixels, box: Box) -> Pixels:
     return inside
 
 
+def pixels_of(box: Box, size: tuple[int, int]) -> int:
+    """How many pixels of an image of `size` (height, width) a box shows that lies inside it, as `cut` cuts it."""
+    (y0, y1), (x0, x1) = _edges(box[1], box[3], size[0]), _edges(box[0], box[2], size[1])
+    return (y1 - y0) * (x1 - x0)
+
+
 def _edges(start: float, length: float, side: int) -> tuple[int, int]:
     low, high = floor(start * side + 0.5), floor((start + length) * side + 0.5)
     if high <= low:
