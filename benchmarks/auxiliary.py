@@ -138,7 +138,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     from buttress.sources import open_source
     from buttress.store.reader import open_reinforcement
     from buttress.training.data import TrainingData
-    from buttress.training.settings import TrainingSettings
+    from buttress.training.settings import EngineSettings, TrainingSettings
     from buttress.training.train import train_on_source
     from buttress.views.presets import preset
 
@@ -155,7 +155,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
         seed=trial.seed,
         workers=0,
         evaluate_every=EPOCHS,
-        checkpoint_every=EPOCHS,
+        engine=EngineSettings(checkpoint_every=EPOCHS),
     )
     used, out = time.process_time(), work / "runs" / trial.name
     train_on_source(data, model=STUDENT, out=out, settings=settings, size=SIZE, resume=(out / "run.json").exists())

@@ -170,7 +170,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     import torch
 
     from buttress.runs.resolve import resolve_model
-    from buttress.training.settings import TrainingSettings
+    from buttress.training.settings import EngineSettings, TrainingSettings
 
     torch.set_num_threads(1)
     epochs = TUNING_EPOCHS if trial.phase == "tune" else EPOCHS
@@ -182,7 +182,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
         label_smoothing=0.1 if trial.arm == "smooth" else 0.0,
         workers=0,
         evaluate_every=epochs,
-        checkpoint_every=1,
+        engine=EngineSettings(checkpoint_every=1),
     )
     used = time.process_time()
     path = trained(trial, work, settings)

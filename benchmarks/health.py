@@ -78,13 +78,15 @@ def make_teacher(labels: str, rows: int, epochs: int, work: Path) -> None:
     from buttress.labelling.settings import LabelSettings
     from buttress.teachers.teacher import TeacherSpec
     from buttress.training.data import TrainingData
-    from buttress.training.settings import TrainingSettings
+    from buttress.training.settings import EngineSettings, TrainingSettings
     from buttress.training.train import train_on_source
     from buttress.views.presets import preset
 
     judged, others = split(open_source(cifar100()), (rows, rows))
     kinds: dict[str, Source] = {"clean": judged, "planted": planted(judged), "others": planted(others)}
-    settings = TrainingSettings(epochs=epochs, batch=BATCH, lr=LR, workers=0, checkpoint_every=epochs)
+    settings = TrainingSettings(
+        epochs=epochs, batch=BATCH, lr=LR, workers=0, engine=EngineSettings(checkpoint_every=epochs)
+    )
     weights = data_folder() / "weights" / f"{MODEL}.fp16.safetensors"
     data = TrainingData(source=kinds[labels], policy=preset("small"))
     if not (work / "run" / "model.safetensors").exists():

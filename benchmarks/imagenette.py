@@ -142,7 +142,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     from buttress.sources import open_source
     from buttress.store.reader import open_reinforcement
     from buttress.training.data import TrainingData
-    from buttress.training.settings import TrainingSettings
+    from buttress.training.settings import EngineSettings, TrainingSettings
     from buttress.training.train import train_on_source
     from buttress.views.presets import preset
 
@@ -161,7 +161,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
         seed=trial.seed,
         label_smoothing=smoothing,
         workers=0,
-        checkpoint_every=epochs,
+        engine=EngineSettings(checkpoint_every=epochs),
     )
     data = TrainingData(
         source=source,

@@ -28,10 +28,10 @@ from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
 from buttress.sources import Source
 from buttress.store.reader import Reinforcement
-from buttress.training.data import TrainingData
 from buttress.training.chance import seed_everything
+from buttress.training.data import TrainingData
 from buttress.training.optim import learning_rate
-from buttress.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
+from buttress.training.settings import EngineSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
 from buttress.training.train import train_on_source
 
 State = dict[str, Tensor]
@@ -74,9 +74,8 @@ class Setup:
             precision="fp32",
             optimizer=OptimizerSettings(name=self.optimizer, weight_decay=self.weight_decay),
             schedule=ScheduleSettings(warmup=self.warmup_epochs / self.epochs),
-            channels_last=False,
+            engine=EngineSettings(channels_last=False, checkpoint_every=self.epochs),
             workers=0,
-            checkpoint_every=self.epochs,
         )
 
     def student(self) -> LoadedModel:

@@ -62,7 +62,7 @@ def make_store(work: Path) -> None:
     from buttress.teachers.teacher import TeacherSpec
     from buttress.training.comparison_sets import digit_sets
     from buttress.training.data import TrainingData
-    from buttress.training.settings import TrainingSettings
+    from buttress.training.settings import EngineSettings, TrainingSettings
     from buttress.training.train import train_on_source
     from buttress.views.policy import Policy, RandomResizedCrop
 
@@ -70,7 +70,9 @@ def make_store(work: Path) -> None:
         return
     sets, policy = digit_sets(), Policy((RandomResizedCrop(scale=(0.6, 1.0)),))
     assert sets.teacher is not None and sets.clean is not None and sets.clean.classes is not None
-    settings = TrainingSettings(epochs=TEACHER_EPOCHS, batch=50, lr=2e-3, workers=0, checkpoint_every=TEACHER_EPOCHS)
+    settings = TrainingSettings(
+        epochs=TEACHER_EPOCHS, batch=50, lr=2e-3, workers=0, engine=EngineSettings(checkpoint_every=TEACHER_EPOCHS)
+    )
     data = TrainingData(source=sets.teacher, policy=policy)
     train_on_source(data, model=TEACHER, out=work / "teacher", settings=settings, size=STUDENT["size"])
     spec = TeacherSpec(uri=f"run:{work / 'teacher'}", source_classes=tuple(sets.clean.classes))

@@ -64,10 +64,10 @@ def datasets(work: Path) -> dict[str, Any]:
 
 def seconds(data: Any, epochs: int, out: Path) -> float:
     """CPU seconds of a training of `epochs` on `data`, all told."""
-    from buttress.training.settings import TrainingSettings
+    from buttress.training.settings import EngineSettings, TrainingSettings
     from buttress.training.train import train_on_source
 
-    settings = TrainingSettings(epochs=epochs, batch=BATCH, workers=0, checkpoint_every=epochs)
+    settings = TrainingSettings(epochs=epochs, batch=BATCH, workers=0, engine=EngineSettings(checkpoint_every=epochs))
     used = time.process_time()
     with contextlib.redirect_stderr(io.StringIO()):
         train_on_source(data, model=STUDENT, out=out, settings=settings, size=SIZE)

@@ -368,6 +368,7 @@ def an_example(argument):
     """Some text that its type accepts."""
     examples = {"TEXT": "x", "INT": "1", "NUMBER": "0.5", "PATH": "p", "true|false": "true", "[INT,...]": "[1]"}
     examples["[NUMBER,...]"] = "0.5,2"
+    examples["[tensorboard|wandb|mlflow,...]"] = "[tensorboard,mlflow]"
     name = type_name(argument.type)
     return examples.get(name, name.split("|")[0])
 

@@ -81,7 +81,10 @@ def main(argv: Sequence[str] | None = None, *, package: str = PACKAGE, verbs: Se
         sys.stdout.flush()  # so that a pipe that has closed is noticed here
         return code
     except ButtressError as error:
-        return _failed(f"buttress {verb}", " ".join(str(error).splitlines()))
+        if error.exit_code == MISUSE:
+            return _failed(f"buttress {verb}", " ".join(str(error).splitlines()))
+        note(f"buttress {verb}: {error}")  # it did what it was asked to
+        return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more when it ends
         return PIPE_CLOSED

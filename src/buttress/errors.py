@@ -2,7 +2,12 @@
 
 
 class ButtressError(Exception):
-    """Something the user can put right. The message says what was wrong, where, and what to do next."""
+    """Something the user can put right. The message says what was wrong, where, and what to do next.
+
+    exit_code: what a command that ends with it returns.
+    """
+
+    exit_code = 2
 
 
 class SourceError(ButtressError):

@@ -8,6 +8,8 @@ from torch import nn
 
 from buttress.errors import TrainingError
 from buttress.training.checkpoints import (
+    Place,
+    Trained,
     differing_keys,
     load_checkpoint,
     newest_checkpoint,
@@ -36,35 +38,30 @@ def found(folder):
     return newest
 
 
-def save(folder, epoch=1, model=None, optimizer=None, generator=None):
+def save(folder, updates=1, model=None, optimizer=None):
     if model is None:
         model, optimizer = trained()
-    return save_checkpoint(
-        folder,
-        epoch=epoch,
-        model=model,
-        optimizer=optimizer,
-        generator=generator or torch.Generator(),
-        settings=SETTINGS,
-        history=[{"epoch": epoch}],
-    )
+    place = Place(epoch=updates, step=0, losses=[], history=[{"epoch": updates}])
+    return save_checkpoint(folder, Trained(model=model, optimizer=optimizer), place, updates=updates, settings=SETTINGS)
+
+
+def load(path, model, optimizer):
+    return load_checkpoint(path, found(path.parent)[1], Trained(model=model, optimizer=optimizer))
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "nadamw", "rmsproptf", "lion", "adabelief", "lamb"])
 def test_everything_comes_back(tmp_path, name):
     model, optimizer = trained(name)
-    generator = torch.Generator().manual_seed(5)
-    path = save(tmp_path, 2, model, optimizer, generator)
-    drawn = torch.rand(3), torch.rand(3, generator=generator)
+    path = save(tmp_path, 2, model, optimizer)
     for step in range(2, 4):
+        torch.manual_seed(step)
         update(model, optimizer, step)
 
     other, resumed = trained(name, steps=0)
-    fresh = torch.Generator()
-    load_checkpoint(path, found(tmp_path)[1], model=other, optimizer=resumed, generator=fresh)
-    assert torch.equal(torch.rand(3), drawn[0])
-    assert torch.equal(torch.rand(3, generator=fresh), drawn[1])
+    place = load(path, other, resumed)
+    assert place == Place(epoch=2, step=0, losses=[], history=[{"epoch": 2}])
     for step in range(2, 4):
+        torch.manual_seed(step)
         update(other, resumed, step)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
 
@@ -73,7 +70,7 @@ def test_moments_have_the_memory_format_of_their_parameters(tmp_path):
     model, optimizer = trained()
     path = save(tmp_path, 1, model, optimizer)
     other, resumed = trained(steps=0)
-    load_checkpoint(path, found(tmp_path)[1], model=other, optimizer=resumed, generator=torch.Generator())
+    load(path, other, resumed)
     assert other[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert resumed.state[other[0].weight]["exp_avg"].stride() == other[0].weight.stride()
 
@@ -87,7 +84,7 @@ def test_tied_tensors_are_saved_once_and_stay_tied(tmp_path):
     model, optimizer = tied()
     path = save(tmp_path, 1, model, optimizer)
     other, resumed = tied()
-    load_checkpoint(path, found(tmp_path)[1], model=other, optimizer=resumed, generator=torch.Generator())
+    load(path, other, resumed)
     assert other[1].weight is other[0].weight
     assert torch.equal(other[1].weight, model[0].weight)
     assert (path / "model.safetensors").stat().st_size < 4 * (9 + 3 + 3) + 400
@@ -102,16 +99,16 @@ def test_damage_anywhere_makes_it_not_count(tmp_path):
         damaged = [whole[:p] + bytes([whole[p] ^ 4]) + whole[p + 1 :] for p in places]
         for data in [*damaged, whole[:-1], whole + b"x", b""]:
             file.write_bytes(data)
-            assert found(tmp_path)[0].name == "epoch-0001", (file.name, len(data))
+            assert found(tmp_path)[0].name == "step-00000001", (file.name, len(data))
         file.unlink()
-        assert found(tmp_path)[0].name == "epoch-0001"
+        assert found(tmp_path)[0].name == "step-00000001"
         file.write_bytes(whole)
     assert found(tmp_path)[0] == newest
 
 
 def test_there_may_be_none(tmp_path):
     assert newest_checkpoint(tmp_path / "absent") is None
-    (tmp_path / "epoch-0003").mkdir()
+    (tmp_path / "step-00000003").mkdir()
     (tmp_path / "epoch-junk").mkdir()
     assert newest_checkpoint(tmp_path) is None
 
@@ -119,20 +116,20 @@ def test_there_may_be_none(tmp_path):
 def test_the_newest_two_are_kept_and_leftovers_removed(tmp_path):
     for epoch in range(1, 5):
         save(tmp_path, epoch)
-    (tmp_path / ".epoch-0005.123.tmp").mkdir()
+    (tmp_path / ".step-00000005.123.tmp").mkdir()
     save(tmp_path, 10)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0004", "epoch-0010"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000010"]
 
 
 def test_a_damaged_newer_one_is_replaced(tmp_path):
     for epoch in (1, 2, 3):
         save(tmp_path, epoch)
-    (tmp_path / "epoch-0003" / "state.json").write_text("{")
-    assert found(tmp_path)[0].name == "epoch-0002"
+    (tmp_path / "step-00000003" / "state.json").write_text("{")
+    assert found(tmp_path)[0].name == "step-00000002"
     save(tmp_path, 3)
-    assert found(tmp_path)[0].name == "epoch-0003"
-    shutil.rmtree(tmp_path / "epoch-0003")
-    assert found(tmp_path)[0].name == "epoch-0002"
+    assert found(tmp_path)[0].name == "step-00000003"
+    shutil.rmtree(tmp_path / "step-00000003")
+    assert found(tmp_path)[0].name == "step-00000002"
 
 
 def test_a_failure_while_saving_leaves_the_older_one(tmp_path, monkeypatch):
@@ -144,14 +141,14 @@ def test_a_failure_while_saving_leaves_the_older_one(tmp_path, monkeypatch):
     monkeypatch.setattr("buttress.training.checkpoints.write_json", fail)
     with pytest.raises(OSError, match="disk full"):
         save(tmp_path, 2)
-    assert found(tmp_path)[0].name == "epoch-0001"
+    assert found(tmp_path)[0].name == "step-00000001"
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("buttress.training.checkpoints.VERSION", 2)
+    monkeypatch.setattr("buttress.training.checkpoints.VERSION", 3)
     save(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(TrainingError, match="checkpoint format 2, this Buttress reads 1"):
+    with pytest.raises(TrainingError, match="checkpoint format 3, this Buttress reads 2"):
         newest_checkpoint(tmp_path)
 
 
@@ -160,7 +157,7 @@ def test_another_model_is_refused(tmp_path):
     other = nn.Linear(3, 3)
     optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
     with pytest.raises(TrainingError, match=r"a checkpoint of another model \(differs in 0\.weight\)"):
-        load_checkpoint(path, found(tmp_path)[1], model=other, optimizer=optimizer, generator=torch.Generator())
+        load(path, other, optimizer)
 
 
 def test_an_optimizer_whose_state_cannot_be_held_is_refused(tmp_path):
@@ -195,6 +192,5 @@ def test_nothing_is_pickled(tmp_path):
     assert sorted(f.name for f in path.iterdir()) == [
         "model.safetensors",
         "optimizer.safetensors",
-        "rng.safetensors",
         "state.json",
     ]

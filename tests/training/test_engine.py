@@ -16,7 +16,7 @@ from buttress.loading.targets import Batch
 from buttress.training.chance import StepChance, seed_everything
 from buttress.training.engine import fit, resolve_precision
 from buttress.training.optim import learning_rate
-from buttress.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
+from buttress.training.settings import EngineSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
 
 from .tiny import CLASSES, Folder, Loader, batch, network, update
 
@@ -148,7 +148,7 @@ def test_every_epoch_is_told(tmp_path):
 
 
 def test_evaluation_and_checkpoints_come_as_often_as_asked_and_at_the_end(tmp_path):
-    asked = settings(epochs=5, evaluate_every=2, checkpoint_every=3)
+    asked = settings(epochs=5, evaluate_every=2, engine=EngineSettings(checkpoint_every=3))
     _, history, _ = train(tmp_path, asked, val_loader=Loader(soft=False))
     assert [e.val is not None for e in history.epochs] == [False, True, False, True, True]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000009", "step-00000015"]

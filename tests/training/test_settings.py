@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from buttress.errors import SettingsError
-from buttress.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
+from buttress.training.settings import EngineSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
 
 NAN, INF = float("nan"), float("inf")
 
@@ -20,12 +20,15 @@ NAN, INF = float("nan"), float("inf")
         (TrainingSettings, "lr", NAN),
         (TrainingSettings, "lr", INF),
         (TrainingSettings, "seed", -1),
-        (TrainingSettings, "precision", "fp16"),
+        (TrainingSettings, "precision", "fp64"),
         (TrainingSettings, "label_smoothing", 1.0),
         (OptimizerSettings, "clip_grad", -1.0),
         (TrainingSettings, "workers", -1),
         (TrainingSettings, "evaluate_every", 0),
-        (TrainingSettings, "checkpoint_every", 0),
+        (EngineSettings, "checkpoint_every", 0),
+        (EngineSettings, "checkpoint_minutes", NAN),
+        (EngineSettings, "micro_batch", 0),
+        (EngineSettings, "ema_decay", 1.0),
         (OptimizerSettings, "weight_decay", NAN),
         (OptimizerSettings, "momentum", 1.0),
         (ScheduleSettings, "name", "linear"),

@@ -212,14 +212,14 @@ def _policy(settings: DemoSettings) -> Policy:
 
 
 def _training(settings: DemoSettings) -> TrainingSettings:
-    from buttress.training.settings import TrainingSettings
+    from buttress.training.settings import EngineSettings, TrainingSettings
 
     return TrainingSettings(
         epochs=settings.epochs,
         batch=settings.batch,
         lr=settings.lr,
         workers=0,
-        checkpoint_every=settings.epochs,
+        engine=EngineSettings(checkpoint_every=settings.epochs),
     )
 
 
@@ -229,10 +229,12 @@ def _train_teacher(sets: ComparisonSets, settings: DemoSettings, policy: Policy,
 
     from buttress.metrics.score import score
     from buttress.training.data import TrainingData
+    from buttress.training.settings import EngineSettings
     from buttress.training.train import train_on_source
 
     assert sets.teacher is not None
-    training = replace(_training(settings), epochs=TEACHER_EPOCHS, checkpoint_every=TEACHER_EPOCHS)
+    engine = EngineSettings(checkpoint_every=TEACHER_EPOCHS)
+    training = replace(_training(settings), epochs=TEACHER_EPOCHS, engine=engine)
     data = TrainingData(source=sets.teacher, policy=policy)
     run = train_on_source(data, model=TEACHER_MODEL, out=out, settings=training, size=settings.size)
     top1 = score(run.load_model(), sets.test).figures["top1"]["value"]

@@ -7,7 +7,14 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from buttress.training.settings import LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
+from buttress.errors import SettingsError
+from buttress.training.settings import (
+    EngineSettings,
+    LossSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+    TrainingSettings,
+)
 
 if TYPE_CHECKING:
     from buttress.teachers import EnsembleSpec
@@ -40,7 +47,9 @@ def train(
     loss: LossSettings = LossSettings(),  # noqa: B008  (frozen)
     optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
     schedule: ScheduleSettings = ScheduleSettings(),  # noqa: B008
+    engine: EngineSettings = EngineSettings(),  # noqa: B008
     resume: bool = False,
+    other_settings: bool = False,
 ) -> None:
     """Train a model on a folder of images, alone or reinforced.
 
@@ -62,7 +71,7 @@ def train(
         missing: what to do with images that the reinforcement does not know: stop, or train them on their hard label.
         size: side of the training views in pixels; the default is the model's own.
         epochs: passes over the data.
-        batch: images per update.
+        batch: images per update, over all processes.
         lr: peak learning rate; the default is 1e-3 from scratch and 1e-4 from trained weights.
         seed: of the weights, the order and the views.
         label_smoothing: 0..1, for hard labels only.
@@ -73,7 +82,9 @@ def train(
         loss: what a step minimises.
         optimizer: how gradients become steps.
         schedule: how the learning rate changes.
+        engine: how a step is computed, and what is kept on the way.
         resume: go on with the run in --out from its last whole checkpoint.
+        other_settings: with --resume, go on also with other settings than the run was started with.
     """
     recipe = _as_recipe(locals())
     settings = TrainingSettings(
@@ -88,7 +99,10 @@ def train(
         evaluate_every=evaluate_every,
         optimizer=optimizer,
         schedule=schedule,
+        engine=engine,
     )
+    if other_settings and not resume:
+        raise SettingsError("--other-settings: says how to go on, so it needs --resume")
     teachers = [teacher] if isinstance(teacher, str) else teacher or []
     live = {"--teacher-size": teacher_size, "--class-map": class_map}
     targets = _targets(targets, reinforcement, teachers, missing, live)
@@ -118,6 +132,7 @@ def train(
         settings=settings,
         size=size,
         resume=resume,
+        other_settings=other_settings,
         recipe=recipe,
     )
     note(f"{run.path}: done; score it by buttress evaluate {run.path} --data ...")
@@ -132,7 +147,7 @@ def _as_recipe(given: dict[str, Any]) -> dict[str, Any]:
     return {
         key.replace("_", "-"): str(value) if isinstance(value, Path) else value
         for key, value in values.items()
-        if value is not None and key not in ("out", "resume")
+        if value is not None and key not in ("out", "resume", "other_settings")
     }
 
 
@@ -144,7 +159,6 @@ def _targets(
     live: Mapping[str, object],
 ) -> Literal["hard", "online", "reinforced"]:
     """Where the targets come from."""
-    from buttress.errors import SettingsError
     from buttress.terminal import note
 
     if reinforcement is not None and teachers and asked is None:

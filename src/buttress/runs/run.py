@@ -63,15 +63,16 @@ class Run:
         data: Mapping[str, Any],
         reinforcement: str | None = None,
         methods: Sequence[Mapping[str, Any]] = (),
+        again: bool = False,
     ) -> Run:
-        """Make the folder and its run.json.
+        """Make the folder and its run.json; `again`: write that of a run that goes on with other settings.
 
         Raises: TrainingError, where the folder is a run already or cannot be made; ModelError, where the number of
         classes is not that of the model's outputs.
         """
         if classes is not None and len(classes) != model.num_classes:
             raise ModelError(f"{path}: {len(classes)} classes for a model of {model.num_classes} outputs")
-        if (path / _CARD).exists():
+        if (path / _CARD).exists() and not again:
             raise TrainingError(f"{path}: holds a run already; name another --out, or go on with it by --resume")
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,9 @@ FORMAT, VERSION = "buttress-checkpoint", 2
 KEEP = 2  # the newest, and one before it should the disk damage the newest
 SHOWN = 40  # longest value that an error repeats
 # What a resumed training may change, because the result stays: how it is computed, and where the data lies.
-FREE_TO_CHANGE = frozenset({"workers", "data.uri", "checkpoint_every", "checkpoint_minutes", "trackers"})
+FREE_TO_CHANGE = frozenset(
+    {"workers", "data.uri", "engine.checkpoint_every", "engine.checkpoint_minutes", "engine.trackers"}
+)
 
 JSON = dict[str, Any]
 
@@ -120,7 +122,7 @@ def load_checkpoint(path: Path, state: JSON, trained: Trained) -> Place:
 def _load_module(module: nn.Module, path: Path, file: str) -> None:
     live = _unique_tensors(module)
     if not (path / file).exists():
-        raise TrainingError(f"{path}: has no {file}; resume with the ema_decay that it was started with")
+        raise TrainingError(f"{path}: has no {file}; resume with the engine.ema_decay that it was started with")
     stored = load_file(path / file)
     if {n: t.shape for n, t in stored.items()} != {n: t.shape for n, t in live.items()}:
         names = sorted(n for n in stored.keys() | live.keys() if n not in stored or n not in live) or ["a shape"]

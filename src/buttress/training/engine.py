@@ -101,14 +101,24 @@ def share() -> Share:
     Raises:
         TrainingError: several were asked for, and they do not find one another.
     """
-    state = PartialState()
-    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    state, asked = PartialState(**_device()), int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != asked:
         raise TrainingError(
             f"{asked} processes were started and Accelerate sees {state.num_processes}; start them by "
             f"torchrun --nproc_per_node {asked} -m buttress train ..."
         )
     return Share(rank=state.process_index, world=state.num_processes)
+
+
+def wait_for_all() -> None:
+    """Until every process has come here."""
+    PartialState(**_device()).wait_for_everyone()
+
+
+def _device() -> dict[str, bool]:
+    """Accelerate sees several processes on CPUs only where it is told that these are meant."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return {"cpu": True} if several and not torch.accelerator.is_available() else {}
 
 
 def fit(
@@ -148,7 +158,7 @@ def fit(
     settings = replace(settings.resolved(pretrained=False), precision=resolve_precision(settings.precision))
     if objective is None:
         objective = TargetObjective(settings.loss, smoothing=settings.label_smoothing)
-    with _deterministic(settings.deterministic), termination() as asked:
+    with _deterministic(settings.engine.deterministic), termination() as asked:
         engine = _Engine(module, loader, settings, run, methods, objective, asked)
         place = engine.restore(resume, other_settings)
         history = History(epochs=[EpochResult(**line) for line in place.history])
@@ -168,10 +178,10 @@ def require_batches(loader: Loader, settings: TrainingSettings) -> None:
 
 def require_trackers(settings: TrainingSettings) -> None:
     """Raises: SettingsError, where a tracker is not installed."""
-    for tracker in settings.trackers:
+    for tracker in settings.engine.trackers:
         if not TRACKERS[tracker]():
             raise SettingsError(
-                f"trackers = {tracker}: it is not installed here; pip install {tracker}, or leave it out"
+                f"engine.trackers = {tracker}: it is not installed here; pip install {tracker}, or leave it out"
             )
 
 
@@ -219,15 +229,15 @@ class _Engine:
         for method in methods:
             method.prepare(module)
         objective.prepare(module)
-        if settings.channels_last:
+        if settings.engine.channels_last:
             module.to(memory_format=torch.channels_last)
         module.to(self.accelerator.device)
-        self.average = Average(module, plain_buffers, settings.ema_decay) if settings.ema_decay else None
+        self.average = Average(module, plain_buffers, settings.engine.ema_decay) if settings.engine.ema_decay else None
         self.plain_optimizer = create_optimizer(carry_over(groups, module), settings.optimizer, settings.lr)
         self.model, self.optimizer = self.accelerator.prepare(module, self.plain_optimizer)
-        self.forward = _compiled(self.model, methods) if settings.compile else self.model
+        self.forward = _compiled(self.model, methods) if settings.engine.compile else self.model
         self.once_a_pass = parametrize.cached if methods else nullcontext
-        if settings.trackers:
+        if settings.engine.trackers:
             self.accelerator.init_trackers("buttress", config=_flat(asdict(settings)))
 
     def epoch(self, epoch: int, place: Place, history: History, bar: Progress, val_loader: Loader | None) -> None:
@@ -252,7 +262,7 @@ class _Engine:
         result = EpochResult(epoch=epoch + 1, step=last + 1, loss=mean, lr=self.lr(last), seconds=seconds, val=val)
         history.epochs.append(result)
         self.tell(result)
-        if _due(epoch, self.settings.checkpoint_every, self.settings.epochs):
+        if _due(epoch, self.settings.engine.checkpoint_every, self.settings.epochs):
             self.save(epoch + 1, 0, [], history)
 
     def lr(self, step: int) -> float:
@@ -267,7 +277,7 @@ class _Engine:
         for method in self.methods:
             method.before_step(step, self.total_steps, self.chance.generator)
         set_learning_rate(self.plain_optimizer, self.lr(step))
-        with memory_advice(step, min(self.settings.micro_batch or len(batch.ids), len(batch.ids))):
+        with memory_advice(step, min(self.settings.engine.micro_batch or len(batch.ids), len(batch.ids))):
             loss = self.gradients(batch, step)
         if self.settings.optimizer.clip_grad is not None:
             self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.optimizer.clip_grad)
@@ -284,7 +294,7 @@ class _Engine:
         """
         total = torch.zeros((), device=self.accelerator.device)
         whole = self._images_of_all(len(batch.ids))
-        pieces = list(_pieces(batch, self.settings.micro_batch))
+        pieces = list(_pieces(batch, self.settings.engine.micro_batch))
         passes = list(itertools.product(*(method.passes(step) for method in self.methods)))
         for number, piece in enumerate(pieces, 1):
             piece = piece.to(self.accelerator.device, non_blocking=True)
@@ -337,7 +347,7 @@ class _Engine:
             TrainingStoppedError: it is to end.
         """
         stop = self.asked_to_end.asked if self.share.world == 1 else losses.asked_to_end
-        due = time.monotonic() - self.saved_at >= 60 * self.settings.checkpoint_minutes
+        due = time.monotonic() - self.saved_at >= 60 * self.settings.engine.checkpoint_minutes
         if not (stop or (due and done < self.loader.steps_per_epoch)):
             return
         self.save(epoch, done, losses.read(), history)
@@ -384,7 +394,7 @@ class _Engine:
         """One line of metrics.jsonl, and the trackers."""
         if self.share.rank == 0:
             self.run.append_metrics(asdict(result))
-        if self.settings.trackers:
+        if self.settings.engine.trackers:
             val = {} if result.val is None else result.val
             scored = {f"val/{name}": one["value"] for name, one in val.items() if one["value"] is not None}
             self.accelerator.log({"train/loss": result.loss, "train/lr": result.lr, **scored}, step=result.step)
@@ -404,13 +414,15 @@ class _Engine:
             )
         if not other_settings:
             require_same_settings(path, state["settings"], self.identity)
-        return load_checkpoint(path, state, self._trained)
+        place = load_checkpoint(path, state, self._trained)
+        if state["settings"].get("steps_per_epoch") == self.loader.steps_per_epoch:
+            return place
+        return replace(place, step=0, losses=[])  # steps of another length: the unfinished epoch begins anew
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a resume, as JSON has it."""
-        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()}
-        return {**settings, "steps_per_epoch": self.loader.steps_per_epoch}
+        """What must be the same for a resume."""
+        return {**asdict(self.settings), "steps_per_epoch": self.loader.steps_per_epoch}
 
     @property
     def _trained(self) -> Trained:
@@ -442,7 +454,7 @@ class _Engine:
         self.module.eval()
         if self.share.rank == 0:
             self.run.save_weights(self.module.state_dict())
-        if self.settings.trackers:
+        if self.settings.engine.trackers:
             self.accelerator.end_training()
         elif self.share.world > 1:
             self.accelerator.wait_for_everyone()
@@ -548,7 +560,9 @@ def _accelerator(settings: TrainingSettings, folder: Path) -> Accelerator:
     # way to change it. One that fits is left alone: it may be that of the program that calls us.
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
         AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=mixed, log_with=list(settings.trackers) or None, project_dir=folder)
+    return Accelerator(
+        mixed_precision=mixed, log_with=list(settings.engine.trackers) or None, project_dir=folder, **_device()
+    )
 
 
 def _compiled(model: nn.Module, methods: tuple[Method, ...]) -> Callable[[Tensor], Tensor]:

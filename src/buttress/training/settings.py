@@ -90,33 +90,58 @@ class LossSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """How a step is computed, and what is kept on the way.
+
+    Args:
+        micro_batch: most images that a process runs at once; an update adds up their gradients. None = all of its own.
+        ema_decay: at least 0, below 1; above 0 the run's weights are their exponential moving average.
+        channels_last: memory format of the model; faster for convolutions.
+        compile: by torch.compile, where there is a compiler.
+        deterministic: only algorithms that give the same bits again on a GPU; a CPU does so anyway.
+        checkpoint_every: epochs between checkpoints; the last epoch always has one.
+        checkpoint_minutes: minutes between checkpoints inside an epoch; 0 = after every update.
+        trackers: tensorboard, wandb or mlflow; metrics.jsonl is always written.
+    """
+
+    micro_batch: int | None = None
+    ema_decay: float = 0.0
+    channels_last: bool = True
+    compile: bool = False
+    deterministic: bool = False
+    checkpoint_every: int = 1
+    checkpoint_minutes: float = 15.0
+    trackers: list[Tracker] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        micro = self.micro_batch
+        _require(micro is None or micro >= 1, "engine.micro_batch", micro, "must be at least 1")
+        _require(0 <= self.ema_decay < 1, "engine.ema_decay", self.ema_decay, "must be at least 0 and below 1")
+        _require(self.checkpoint_every >= 1, "engine.checkpoint_every", self.checkpoint_every, "must be at least 1")
+        minutes = self.checkpoint_minutes
+        _require(0 <= minutes < math.inf, "engine.checkpoint_minutes", minutes, "must be 0 or more")
+        for tracker in self.trackers:
+            _require(tracker in get_args(Tracker), "engine.trackers", tracker, "must be tensorboard, wandb or mlflow")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """A training, but for the model and the data.
 
     Args:
         epochs: passes over the data.
         batch: samples per update, over all processes.
-        micro_batch: most samples that a process runs at once; an update adds up their gradients. None = all of its own.
         lr: peak learning rate; none = 1e-3 from scratch, 1e-4 from trained weights.
         seed: of the weights, the order and the views.
         precision: fp32, bf16, fp16 (on a GPU), or auto: bf16 on a GPU that has it, else fp32 (depthwise nets are slow
             in bf16 on a CPU).
         label_smoothing: 0..1, for hard labels only.
-        channels_last: memory format of the model; faster for convolutions.
-        compile: by torch.compile, where there is a compiler.
-        deterministic: only algorithms that give the same bits again; a CPU does so anyway.
-        ema_decay: at least 0, below 1; above 0 the run's weights are their exponential moving average, of this decay
-            once the first updates are past.
         workers: processes that prepare batches.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
-        checkpoint_every: epochs between checkpoints; the last epoch always has one.
-        checkpoint_minutes: minutes between checkpoints inside an epoch; 0 = after every update.
-        trackers: tensorboard, wandb, mlflow; metrics.jsonl is always written.
     """
 
     epochs: int = 50
     batch: int = 64
-    micro_batch: int | None = None
     lr: float | None = None
     seed: int = 0
     precision: Precision = "auto"
@@ -124,28 +149,16 @@ class TrainingSettings:
     loss: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    channels_last: bool = True
-    compile: bool = False
-    deterministic: bool = False
-    ema_decay: float = 0.0
+    engine: EngineSettings = field(default_factory=EngineSettings)
     workers: int = 2
     evaluate_every: int = 1
-    checkpoint_every: int = 1
-    checkpoint_minutes: float = 15.0
-    trackers: tuple[Tracker, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "evaluate_every", "checkpoint_every"):
+        for name in ("epochs", "batch", "evaluate_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         _require(self.workers >= 0, "workers", self.workers, "must be 0 or more")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "must be 0 or more, and below 2^63")
-        micro = self.micro_batch
-        _require(micro is None or micro >= 1, "micro_batch", micro, "must be at least 1")
         _require(self.precision in get_args(Precision), "precision", self.precision, "must be auto, fp32, bf16 or fp16")
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "must be at least 0 and below 1")
-        _require(self.checkpoint_minutes >= 0, "checkpoint_minutes", self.checkpoint_minutes, "must be 0 or more")
-        for tracker in self.trackers:
-            _require(tracker in get_args(Tracker), "trackers", tracker, "must be tensorboard, wandb or mlflow")
         _require(
             0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be at least 0 and below 1"
         )

@@ -16,11 +16,11 @@ from buttress.metrics.score import evaluation_loader
 from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
 from buttress.runs.run import Run, open_run
-from buttress.terminal import note
+from buttress.terminal import first_process, note
 from buttress.training.chance import seed_everything
 from buttress.training.checkpoints import require_same_settings
 from buttress.training.data import TrainingData
-from buttress.training.engine import fit, require_batches, require_trackers, resolve_precision, share
+from buttress.training.engine import fit, require_batches, require_trackers, resolve_precision, share, wait_for_all
 from buttress.training.optim import create_optimizer, plain_groups
 from buttress.training.settings import TrainingSettings
 from buttress.versions import library_versions
@@ -34,6 +34,7 @@ def train_on_source(
     settings: TrainingSettings,
     size: int | None = None,
     resume: bool = False,
+    other_settings: bool = False,
     recipe: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train `model` on what the data has: hard labels, a reinforcement, or a live teacher.
@@ -45,6 +46,7 @@ def train_on_source(
         settings: of the training.
         size: side of the views, pixels; none = the model's own.
         resume: go on with the run in `out`.
+        other_settings: go on also with other settings than the run was started with; these count from there on.
         recipe: flags that train this run again; written to its recipe.yaml.
 
     Raises:
@@ -60,14 +62,23 @@ def train_on_source(
     loader, val_loader = _loaders(data, loaded, settings)
     require_batches(loader, settings)
     _try_optimizer(loaded, settings)
-    run = _open(out, resume, loaded, data, {"model": model, **asdict(settings)})
-    if recipe is not None:
+    run = _open(out, resume, other_settings, loaded, data, {"model": model, **asdict(settings)})
+    if recipe is not None and first_process():
         write_atomic(out / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False).encode())
     if resume and run.finished:
         note(f"{out}: this run is finished already")
         return run
     try:
-        fit(loaded.module, loader, settings, run=run, objective=objective, val_loader=val_loader, resume=resume)
+        fit(
+            loaded.module,
+            loader,
+            settings,
+            run=run,
+            objective=objective,
+            val_loader=val_loader,
+            resume=resume,
+            other_settings=other_settings,
+        )
     except ButtressError:
         _forget_unstarted(run)
         raise
@@ -76,7 +87,7 @@ def train_on_source(
 
 def _forget_unstarted(run: Run) -> None:
     """Free the folder for the corrected command, where there is no checkpoint that a resume could go on from."""
-    if not (run.path / "checkpoints").exists():
+    if first_process() and not (run.path / "checkpoints").exists():
         for name in ("run.json", "recipe.yaml", "metrics.jsonl"):
             (run.path / name).unlink(missing_ok=True)
 
@@ -108,20 +119,33 @@ def _try_optimizer(loaded: LoadedModel, settings: TrainingSettings) -> None:
     create_optimizer(groups, settings.optimizer, settings.lr)
 
 
-def _open(out: Path, resume: bool, loaded: LoadedModel, data: TrainingData, settings: dict[str, Any]) -> Run:
+def _open(
+    out: Path, resume: bool, other_settings: bool, loaded: LoadedModel, data: TrainingData, settings: dict[str, Any]
+) -> Run:
+    """The run folder; of several processes the first makes it, and the others wait for it."""
+    if first_process():
+        run = _made(out, resume, other_settings, loaded, data, settings)
+    wait_for_all()
+    return run if first_process() else open_run(out, finished=False)
+
+
+def _made(
+    out: Path, resume: bool, other_settings: bool, loaded: LoadedModel, data: TrainingData, settings: dict[str, Any]
+) -> Run:
     digest = None if data.reinforcement is None else data.reinforcement.card.to_json()["digest"]
-    if not (resume and (out / "run.json").exists()):
-        return Run.create(
-            out,
-            model=loaded,
-            classes=data.classes,
-            settings=settings,
-            versions=library_versions(),
-            data=data.identity(),
-            reinforcement=digest,
-        )
-    run = open_run(out, finished=False)
-    asked = {**settings, "size": loaded.preprocessing.size, "reinforcement": digest, "data": data.identity()}
-    there = {**run.settings, "size": run.preprocessing.size, "reinforcement": run.reinforcement, "data": run.data}
-    require_same_settings(out, there, asked)
-    return run
+    there = open_run(out, finished=False) if resume and (out / "run.json").exists() else None
+    if there is not None and not other_settings:
+        asked = {**settings, "size": loaded.preprocessing.size, "reinforcement": digest, "data": data.identity()}
+        run = {"size": there.preprocessing.size, "reinforcement": there.reinforcement, "data": there.data}
+        require_same_settings(out, {**there.settings, **run}, asked)
+        return there
+    return Run.create(
+        out,
+        model=loaded,
+        classes=data.classes,
+        settings=settings,
+        versions=library_versions(),
+        data=data.identity(),
+        reinforcement=digest,
+        again=there is not None,
+    )

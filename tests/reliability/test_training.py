@@ -1,0 +1,158 @@
+"""Trainings, killed and resumed: the same bits, the same losses, the same order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from buttress.cli import main
+from buttress.loading.batches import HardBatches
+from buttress.loading.loader import BatchLoader, Share
+from buttress.sources import open_source
+from buttress.training.checkpoints import newest_checkpoint
+from buttress.views.presets import preset
+
+DRIVER = Path(__file__).with_name("training_driver.py")
+SEED = 20261121
+KILLS = int(os.environ.get("BUTTRESS_KILLS", "50"))
+
+
+def drive(task: str, out: Path, *rest: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, *launcher, str(DRIVER), task, str(out), *map(str, rest)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def driven(task: str, out: Path, *rest: object) -> None:
+    done = drive(task, out, *rest)
+    logs = "".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in sorted(out.glob("*.log")))
+    assert done.returncode == 0, done.stderr[-3000:] + logs
+
+
+def words_on(photos: Path, *more: str, model: str = "timm:test_efficientnet", batch: int = 3) -> list[str]:
+    given = f"--model {model} --data folder:{photos} --size 32 --policy small --lr 0.01 --precision fp32"
+    return [*given.split(), f"--batch={batch}", *more]
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model.safetensors").read_bytes()
+
+
+def losses(run: Path) -> list[float]:
+    told: list[float] = json.loads((run / "losses.json").read_text())
+    return told
+
+
+def figures(run: Path) -> list[tuple[int, int, float, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    last = {line["epoch"]: line for line in lines}
+    return [(line["epoch"], line["step"], line["loss"], line["lr"]) for line in last.values()]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_R17_a_killed_training_resumes_to_the_same_bits(photos, tmp_path, workers):
+    """40 steps, 8 an epoch. Killed inside an epoch (far from a save), at the edge of one, and right after a save."""
+    words = words_on(photos, "--epochs=5", f"--workers={workers}")
+    driven("points", tmp_path / "seldom", json.dumps(words), json.dumps(["step:20", "step:24"]))
+    often = [*words, "--engine.checkpoint_minutes=0"]
+    driven("points", tmp_path / "often", json.dumps(often), json.dumps(["save:21"]))
+    straight = tmp_path / "seldom" / "straight"
+    assert len(losses(straight)) == 40
+    for run, first in (("seldom/step-20", 16), ("seldom/step-24", 24), ("often/straight", 0), ("often/save-21", 21)):
+        assert weights(tmp_path / run) == weights(straight), run
+        assert losses(tmp_path / run) == losses(straight)[first:], run
+        assert figures(tmp_path / run) == figures(straight), run
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_R18_the_order_is_the_same_from_any_step_and_in_any_process(photos, workers):
+    def met(first_epoch: int, first_step: int, share: Share) -> list[tuple[int, int, tuple[str, ...], str]]:
+        source = open_source(f"folder:{photos}")
+        batches = HardBatches(source, preset("small"), seed=3, size=16)
+        loader = BatchLoader(batches, batch=6, seed=3, shuffle=True, workers=workers, share=share)
+        seen = []
+        for epoch in range(first_epoch, 3):
+            start = first_step if epoch == first_epoch else 0
+            loader.set_epoch(epoch, start)
+            for step, batch in enumerate(loader, start):
+                pixels = np.ascontiguousarray(batch.images.numpy())
+                seen.append((epoch, step, batch.ids, hashlib.sha256(pixels.tobytes()).hexdigest()))
+        return seen
+
+    for share in (Share(), Share(rank=0, world=2), Share(rank=1, world=2)):
+        whole = met(0, 0, share)
+        assert len(whole) == 12
+        assert met(1, 2, share) == whole[6:]
+    alone, first, second = (met(0, 0, share) for share in (Share(), Share(rank=0, world=2), Share(rank=1, world=2)))
+    assert [one[2] for one in alone] == [a[2] + b[2] for a, b in zip(first, second, strict=True)]
+
+
+def test_R19_a_checkpoint_comes_after_an_update_whatever_it_is_added_up_from(photos, tmp_path):
+    for micro, pieces in ((6, 1), (3, 2), (2, 4)):
+        words = words_on(photos, "--epochs=2", "--workers=0", f"--engine.micro_batch={micro}", batch=6)
+        out = tmp_path / f"{pieces}"
+        driven("points", out, json.dumps([*words, "--engine.checkpoint_minutes=0"]), json.dumps(["step:3", "save:5"]))
+        assert {path.name for path in (out / "straight" / "checkpoints").iterdir()} == {
+            "step-00000007",
+            "step-00000008",
+        }
+        for point, first in (("step-3", 3), ("save-5", 5)):
+            assert weights(out / point) == weights(out / "straight")
+            assert losses(out / point) == losses(out / "straight")[first:]
+
+
+def test_R20_R21_R24_two_processes_train_as_one_and_one_goes_on_for_them(photos, tmp_path):
+    """Asserts that there are two. One of them is asked to end: both stop after the same update, one process resumes."""
+    words = words_on(photos, "--epochs=3", "--workers=0", model="timm:test_vit", batch=8)
+    assert main(["train", *words, "--out", str(tmp_path / "alone")]) == 0
+    together = tmp_path / "together"
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    done = drive("together", together, json.dumps(words), 4, launcher=launcher)
+    told = [json.loads((together / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    assert told == [{"world": 2, "rank": rank, "code": 143} for rank in (0, 1)], done.stderr[-2000:]
+    assert "asked to end; saved after 3 of 3 steps of epoch 2" in done.stderr
+    found = newest_checkpoint(together / "run" / "checkpoints")
+    assert found is not None
+    assert found[0].name == "step-00000006"
+    assert main(["train", *words, "--out", str(together / "run"), "--resume"]) == 0
+    alone, shared = figures(tmp_path / "alone"), figures(together / "run")
+    assert [line[:2] for line in shared] == [line[:2] for line in alone]
+    np.testing.assert_allclose([line[2] for line in shared], [line[2] for line in alone], rtol=1e-4)
+    one, other = (load_file(path / "model.safetensors") for path in (tmp_path / "alone", together / "run"))
+    for name, value in one.items():
+        np.testing.assert_allclose(other[name], value, rtol=1e-2, atol=1e-3, err_msg=name)
+
+
+def test_R22_killed_while_saving_a_whole_checkpoint_is_left(tmp_path):
+    driven("saving", tmp_path / "checkpoints", 50, SEED)
+    told = json.loads((tmp_path / "checkpoints" / "done.json").read_text())
+    print(told)
+    assert told["saves"] > 50
+    assert len(told["left"]) == 2  # half-written ones are gone
+
+
+def test_R24_asked_to_end_it_saves_after_the_update_and_resumes_to_the_same_bits(photos, tmp_path):
+    driven("terminated", tmp_path / "t", json.dumps(words_on(photos, "--epochs=3", "--workers=2")), 11)
+    assert json.loads((tmp_path / "t" / "saved.json").read_text()).count("step-00000012") == 1
+    assert weights(tmp_path / "t" / "asked") == weights(tmp_path / "t" / "straight")
+    assert losses(tmp_path / "t" / "asked") == losses(tmp_path / "t" / "straight")[12:]
+    assert (
+        "asked to end; saved after 4 of 8 steps of epoch 2, go on by --resume"
+        in (tmp_path / "t" / "asked.log").read_text()
+    )
+
+
+def test_R17_killed_at_random_moments_the_weights_are_the_same(tmp_path):
+    """Of one short run on real digits, `BUTTRESS_KILLS` times (50)."""
+    words = "--model timm:test_mambaout --data digits --size 32 --policy small --epochs 2 --batch 50 --lr 0.002"
+    more = "--precision fp32 --workers 0 --engine.checkpoint_minutes 0"
+    driven("random", tmp_path / "r", json.dumps([*words.split(), *more.split()]), KILLS, SEED)
+    assert weights(tmp_path / "r" / "killed") == weights(tmp_path / "r" / "straight")
+    assert figures(tmp_path / "r" / "killed") == figures(tmp_path / "r" / "straight")
