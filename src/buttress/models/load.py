@@ -91,10 +91,12 @@ def with_head(loaded: LoadedModel, num_classes: int | None) -> LoadedModel:
 def at_size(loaded: LoadedModel, size: int) -> LoadedModel:
     """The same model for square inputs of `size` pixels: position embeddings are resampled where the size is fixed.
 
-    Raises: ModelError, where the architecture cannot run at another size.
+    Raises: ModelError, where the architecture cannot run at that size: one image of zeros is tried.
     """
     if size == loaded.preprocessing.size:
         return loaded
+    if size < 1:
+        raise ModelError(f"{loaded.uri}: cannot run at {size} pixels; the least is 1")
     kwargs, module = loaded.kwargs, cast(Any, loaded.module)
     if module.pretrained_cfg.get("fixed_input_size"):
         if not hasattr(module, "set_input_size"):
@@ -104,7 +106,25 @@ def at_size(loaded: LoadedModel, size: int) -> LoadedModel:
         except (AssertionError, ValueError, RuntimeError) as failure:
             raise ModelError(f"{loaded.uri}: cannot run at {size} pixels ({_one_line(failure)})") from failure
         kwargs = {**kwargs, "img_size": size}
+    _try_size(loaded, size)
     return replace(loaded, kwargs=kwargs, preprocessing=replace(loaded.preprocessing, size=size))
+
+
+def _try_size(loaded: LoadedModel, size: int) -> None:
+    """Raises: ModelError, where the model cannot run at `size`: of many, timm says so only when they are asked."""
+    import torch
+
+    was_training = loaded.module.training
+    try:
+        with torch.no_grad():  # in evaluation mode: statistics and random generators stay as they are
+            loaded.module.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, ValueError, RuntimeError, IndexError, ZeroDivisionError) as failure:
+        raise ModelError(
+            f"{loaded.uri}: cannot run at {size} pixels ({_one_line(failure)}); choose another size (its own is "
+            f"{loaded.preprocessing.size})"
+        ) from failure
+    finally:
+        loaded.module.train(was_training)
 
 
 def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from buttress.errors import ButtressError
+from buttress.errors import ButtressError, SettingsError
 from buttress.files import write_atomic
 from buttress.loading.loader import BatchLoader
 from buttress.metrics.score import evaluation_loader
@@ -49,6 +49,8 @@ def train_on_source(
     Raises:
         ButtressError: data, model and settings do not fit together.
     """
+    if size is not None and size < 1:
+        raise SettingsError(f"--size {size}: the views need at least 1 pixel a side")
     objective = data.objective(settings)
     seed_everything(settings.seed)
     loaded = resolve_model(model, num_classes=len(data.classes))
