@@ -106,13 +106,26 @@ def type_name(annotation: Any) -> str:
     return _TYPE_NAMES[annotation]
 
 
+def as_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a call as a recipe: all but where it goes, and what was left to the default of none."""
+    values = {
+        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+        for key, value in given.items()
+    }
+    return {
+        key.replace("_", "-"): str(value) if isinstance(value, Path) else value
+        for key, value in values.items()
+        if value is not None and key not in ("out", "resume")
+    }
+
+
 def _taken_apart(argument: Argument) -> Iterator[Argument]:
     made_of = _dataclass_of(argument.type)
     if made_of is None:
         yield argument
         return
     base = _base(made_of, argument.default)
-    hints, texts = get_type_hints(made_of), _texts(made_of)
+    hints, texts = get_type_hints(made_of), _texts_of_fields(made_of)
     for field in dataclasses.fields(made_of):
         yield from _taken_apart(
             Argument(
@@ -147,6 +160,16 @@ def _base(made_of: type[Any], default: Any) -> Any:
 def _dataclass_of(annotation: Any) -> type[Any] | None:
     choices = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     return next((choice for choice in choices if isinstance(choice, type) and dataclasses.is_dataclass(choice)), None)
+
+
+def _texts_of_fields(made_of: type[Any]) -> dict[str, str]:
+    """Those of a dataclass and of the ones that it extends."""
+    return {
+        name: text
+        for each in reversed(made_of.__mro__)
+        if dataclasses.is_dataclass(each)
+        for name, text in _texts(each).items()
+    }
 
 
 def _texts(documented: Any) -> dict[str, str]:

@@ -9,18 +9,18 @@ from typing import Any
 
 import yaml
 
-from buttress.errors import ButtressError, SettingsError
-from buttress.files import write_atomic
+from buttress.errors import ButtressError, SettingsError, TrainingError
+from buttress.files import require_own_folder, write_atomic
 from buttress.loading.loader import BatchLoader
-from buttress.metrics.score import evaluation_loader
 from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
-from buttress.runs.run import Run, open_run
+from buttress.runs.run import CARD, Run, open_run
 from buttress.terminal import note
 from buttress.training.checkpoints import require_same_settings
 from buttress.training.data import TrainingData
 from buttress.training.engine import fit, require_batches, resolve_precision, seed_everything
 from buttress.training.optim import create_optimizer, plain_groups
+from buttress.training.scoring import ScoredBatches, scored_batches
 from buttress.training.settings import TrainingSettings
 from buttress.versions import library_versions
 
@@ -51,13 +51,15 @@ def train_on_source(
     """
     if size is not None and size < 1:
         raise SettingsError(f"--size {size}: the views need at least 1 pixel a side")
+    if not (out / CARD).exists():  # a run is gone on with, or refused below
+        require_own_folder(out, lambda name: resume and name == "checkpoints", "a run's")
     objective = data.objective(settings)
     seed_everything(settings.seed)
     loaded = resolve_model(model, num_classes=len(data.classes))
     loaded = loaded if size is None else at_size(loaded, size)
     settings = replace(settings.resolved(pretrained=loaded.pretrained), precision=resolve_precision(settings.precision))
     # All that can be refused is refused before the folder is made, so that the corrected command finds it free.
-    loader, val_loader = _loaders(data, loaded, settings)
+    loader, val_loader = _loaders(data, loaded, settings, out)
     require_batches(loader, settings)
     _try_optimizer(loaded, settings)
     run = _open(out, resume, loaded, data, {"model": model, **asdict(settings)})
@@ -82,8 +84,8 @@ def _forget_unstarted(run: Run) -> None:
 
 
 def _loaders(
-    data: TrainingData, loaded: LoadedModel, settings: TrainingSettings
-) -> tuple[BatchLoader, BatchLoader | None]:
+    data: TrainingData, loaded: LoadedModel, settings: TrainingSettings, out: Path
+) -> tuple[BatchLoader, ScoredBatches | None]:
     """Training batches, and those to score on where there is val data. No process is started yet."""
     loader = BatchLoader(
         data.batches(loaded.preprocessing.size, settings),
@@ -95,8 +97,9 @@ def _loaders(
     )
     if data.val is None:
         return loader, None
-    return loader, evaluation_loader(
-        loaded.preprocessing, data.val, data.classes, settings.workers, max_bad=data.max_bad
+    student = replace(loaded, classes=data.classes, uri=f"run:{out}")  # what `buttress evaluate` will see
+    return loader, scored_batches(
+        student, data.val, class_map=data.val_map, workers=settings.workers, max_bad=data.max_bad
     )
 
 
@@ -109,7 +112,10 @@ def _try_optimizer(loaded: LoadedModel, settings: TrainingSettings) -> None:
 
 def _open(out: Path, resume: bool, loaded: LoadedModel, data: TrainingData, settings: dict[str, Any]) -> Run:
     digest = None if data.reinforcement is None else data.reinforcement.card.to_json()["digest"]
-    if not (resume and (out / "run.json").exists()):
+    begun = (out / CARD).exists()
+    if begun and not resume:
+        raise TrainingError(f"{out}: holds a run already; name another --out, or go on with it by --resume")
+    if not begun:
         return Run.create(
             out,
             model=loaded,
