@@ -211,6 +211,7 @@ def _from_hub(uri: str, name: str) -> LoadedModel:
     import timm
 
     try:
+        _require_hub(name)
         module = cast(Any, timm.create_model(name, pretrained=True))
     except (OSError, RuntimeError) as failure:
         raise ModelError(
@@ -229,6 +230,32 @@ def _from_hub(uri: str, name: str) -> LoadedModel:
         name=name.split(".")[0],
         kwargs={"num_classes": int(module.num_classes)},
     )
+
+
+def _require_hub(name: str) -> None:
+    """Ask the hub once whether it is there: its own library tries a download for most of a minute, and tells each try.
+
+    Raises: OSError, where weights that are not in the cache lie on a hub that gives no answer.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id or constants.HF_HUB_OFFLINE:
+        return  # from elsewhere, or from the cache alone
+    repository, _, revision = config.hf_hub_id.partition("@")
+    names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    if any(isinstance(try_to_load_from_cache(repository, each, revision=revision or None), str) for each in names):
+        return
+    # The errors of the HTTP client, which is another one in other versions of the library.
+    failures = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, names[0], revision=revision or None))
+    except HfHubHTTPError:
+        return  # it is there; what it says of the weights comes again with the download
+    except failures as failure:
+        raise OSError(f"{constants.ENDPOINT} does not answer: {_one_line(failure)}") from failure
 
 
 def _from_file(uri: str, name: str, path: Path) -> LoadedModel:

@@ -74,7 +74,5 @@ def scored_batches(
                 "and score the run by buttress evaluate --class-map"
             )
     if len(own) < len(learnt):
-        note(
-            f"{source.uri}: has {len(own):,} of the {len(learnt):,} classes that the model learns; it is scored over all"
-        )
+        note(f"{source.uri}: has {len(own):,} of the {len(learnt):,} classes that are learnt; it is scored over all")
     return ScoredBatches(loader, [group[0] for group in chosen.groups])
