@@ -33,3 +33,46 @@ def test_a_size_that_the_model_cannot_take_leaves_the_folder_free(photos, tmp_pa
     words = ["train", "--model", model, "--data", f"folder:{photos}", "--out", out, *QUICK]
     assert said in refusal(capsys, *words, f"--size={size}")
     assert not out.exists()
+
+
+def foreign(folder):
+    folder.mkdir()
+    (folder / "thesis.tex").touch()
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["train", "reinforce", "refine", "fold"])
+def test_a_folder_of_other_files_is_refused(photos, colour_teacher, tmp_path, capsys, verb):
+    words = {
+        "train": ["--model", "timm:test_resnet", "--data", f"folder:{photos}", *QUICK],
+        "reinforce": ["--source", f"folder:{photos}", "--teacher", colour_teacher, "--workers", "0"],
+        "refine": ["--model", "timm:test_resnet", "--data", f"folder:{photos}", *QUICK],
+        "fold": [f"run:{tmp_path}", "--data", f"folder:{photos}"],
+    }
+    line = refusal(capsys, verb, *words[verb], "--out", foreign(tmp_path / "mine"))
+    assert f"--out {tmp_path / 'mine'}: holds thesis.tex, so it is not" in line
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("verb", ["train", "reinforce", "refine", "fold", "evaluate", "predict"])
+def test_a_place_that_cannot_be_written_to_is_noticed_before_the_work(photos, colour_teacher, tmp_path, capsys, verb):
+    (tmp_path / "file").touch()
+    words = {
+        "train": ["--model", "timm:test_resnet", "--data", f"folder:{photos}", *QUICK],
+        "reinforce": ["--source", f"folder:{photos}", "--teacher", colour_teacher, "--workers", "0"],
+        "refine": ["--model", "timm:test_resnet", "--data", f"folder:{photos}", *QUICK],
+        "fold": [f"run:{tmp_path}", "--data", f"folder:{photos}"],
+        "evaluate": ["timm:no_such_model", "--data", f"folder:{photos}"],
+        "predict": ["timm:no_such_model", "--source", f"folder:{photos}"],
+    }
+    line = refusal(capsys, verb, *words[verb], "--out", tmp_path / "file" / "deep" / "out.csv")
+    assert f"--out {tmp_path / 'file' / 'deep' / 'out.csv'}: Not a directory; name a place that can be written" in line
+
+
+def test_an_estimate_tells_both_parts_of_a_store(photos, colour_teacher, tmp_path, capsys):
+    words = ["--source", f"folder:{photos}", "--teacher", colour_teacher, "--views", "4", "--k", "2", "--workers", "0"]
+    assert main(["reinforce", *words, "--dry-run", "--out", str(tmp_path / "plus")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("bytes")]
+    stride = int(line.split("(")[1].split(" a view")[0])
+    assert f"{24 * 4 * stride} bytes of labels ({stride} a view) and 262.7 kB of ids, index and probe views" in line
+    assert not (tmp_path / "plus").exists()
