@@ -106,19 +106,6 @@ def type_name(annotation: Any) -> str:
     return _TYPE_NAMES[annotation]
 
 
-def as_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of a call as a recipe: all but where it goes, and what was left to the default of none."""
-    values = {
-        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-        for key, value in given.items()
-    }
-    return {
-        key.replace("_", "-"): str(value) if isinstance(value, Path) else value
-        for key, value in values.items()
-        if value is not None and key not in ("out", "resume")
-    }
-
-
 def _taken_apart(argument: Argument) -> Iterator[Argument]:
     made_of = _dataclass_of(argument.type)
     if made_of is None:

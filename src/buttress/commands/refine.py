@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from buttress.signature import as_recipe
+from buttress.training.replay import as_recipe
 from buttress.training.settings import (
     LossSettings,
     OptimizerSettings,

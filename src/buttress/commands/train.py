@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from buttress.signature import as_recipe
+from buttress.training.replay import as_recipe
 from buttress.training.settings import (
     LossSettings,
     OptimizerSettings,
