@@ -54,6 +54,13 @@ def test_a_folder_of_other_files_is_refused(photos, colour_teacher, tmp_path, ca
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
+def test_a_file_beside_a_reinforcement_does_not_keep_it_from_growing(photos, colour_teacher, tmp_path):
+    words = ["reinforce", "--source", f"folder:{photos}", "--teacher", colour_teacher, "--k", "2", "--workers", "0"]
+    assert main([*words, "--views", "1", "--out", str(tmp_path / "plus")]) == 0
+    (tmp_path / "plus" / "README.md").touch()
+    assert main([*words, "--views", "2", "--out", str(tmp_path / "plus")]) == 0
+
+
 @pytest.mark.parametrize("verb", ["train", "reinforce", "refine", "fold", "evaluate", "predict"])
 def test_a_place_that_cannot_be_written_to_is_noticed_before_the_work(photos, colour_teacher, tmp_path, capsys, verb):
     (tmp_path / "file").touch()

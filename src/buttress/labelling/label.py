@@ -30,6 +30,7 @@ from buttress.labelling.settings import LabelSettings
 from buttress.labelling.truth import labels_of_rows
 from buttress.sources import Source
 from buttress.store.card import Card, PartEntry, Probes
+from buttress.store.card_file import CARD_NAME
 from buttress.store.codec import TopKLog8
 from buttress.store.damage import DamageError
 from buttress.store.probes import probes_bytes
@@ -78,7 +79,8 @@ def label_source(
         LabellingError: settings differ from those of what is there; no room on the disk; too many bad images.
         SourceError: two ids with one hash; a sample that changed.
     """
-    require_own_folder(out, is_ours, "a reinforcement")
+    if not (out / CARD_NAME).exists():  # what lies beside a reinforcement is the user's own affair
+        require_own_folder(out, is_ours, "a reinforcement")
     opened = EnsembleSpec.of(teacher).with_threads(TEACHER_THREADS).open()
     for doubt in opened.doubts:
         warn(doubt)

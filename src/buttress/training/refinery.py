@@ -17,7 +17,7 @@ from buttress.errors import SettingsError, SourceError
 from buttress.files import require_own_folder
 from buttress.labelling.label import label_source
 from buttress.labelling.settings import LabelSettings
-from buttress.runs.run import Run
+from buttress.runs.run import CARD, Run
 from buttress.sources import Source
 from buttress.store.reader import open_reinforcement
 from buttress.teachers.teacher import TeacherSpec
@@ -78,7 +78,8 @@ class Refinery:
         Raises:
             ButtressError: what is there is of other settings; data, model and settings do not fit together.
         """
-        require_own_folder(self.out, lambda name: ROUND.fullmatch(name) is not None, "a refinery")
+        if not (self.run_of(1) / CARD).exists():
+            require_own_folder(self.out, lambda name: ROUND.fullmatch(name) is not None, "a refinery")
         for number in range(1, self.rounds + 1):
             if number > 1:
                 self._label(number - 1)
@@ -101,7 +102,7 @@ class Refinery:
         )
         settings = self.training.for_hard_labels() if first else self.training.without_smoothing()
         out = self.run_of(number)
-        begun = (out / "run.json").exists()
+        begun = (out / CARD).exists()
         return train_on_source(
             data,
             model=self.model,
