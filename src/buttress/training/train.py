@@ -59,7 +59,7 @@ def train_on_source(
     loaded = loaded if size is None else at_size(loaded, size)
     settings = replace(settings.resolved(pretrained=loaded.pretrained), precision=resolve_precision(settings.precision))
     # All that can be refused is refused before the folder is made, so that the corrected command finds it free.
-    loader, val_loader = _loaders(data, loaded, settings, out)
+    loader, val_loader = _loaders(data, loaded, settings)
     require_batches(loader, settings)
     _try_optimizer(loaded, settings)
     run = _open(out, resume, loaded, data, {"model": model, **asdict(settings)})
@@ -84,7 +84,7 @@ def _forget_unstarted(run: Run) -> None:
 
 
 def _loaders(
-    data: TrainingData, loaded: LoadedModel, settings: TrainingSettings, out: Path
+    data: TrainingData, loaded: LoadedModel, settings: TrainingSettings
 ) -> tuple[BatchLoader, ScoredBatches | None]:
     """Training batches, and those to score on where there is val data. No process is started yet."""
     loader = BatchLoader(
@@ -97,7 +97,7 @@ def _loaders(
     )
     if data.val is None:
         return loader, None
-    student = replace(loaded, classes=data.classes, uri=f"run:{out}")  # what `buttress evaluate` will see
+    student = replace(loaded, classes=data.classes)
     return loader, scored_batches(
         student, data.val, class_map=data.val_map, workers=settings.workers, max_bad=data.max_bad
     )
