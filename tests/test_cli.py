@@ -339,6 +339,34 @@ def test_help_of_a_command_shows_flags_defaults_and_groups(run):
     assert "--oven.glaze.thickness NUMBER" in out
 
 
+def test_wrong_weights_of_teachers_are_told_in_our_words(capsys):
+    for words in ("a,b", "2,a"):
+        assert cli.main(["reinforce", "--source=x", "--out=o", "--teacher=a", "--teacher-weights", words]) == 2
+        line = capsys.readouterr().err
+        assert line.startswith("buttress reinforce: error: --teacher-weights: expected ")
+        assert line.endswith(", got 'a'\n")
+
+
+@pytest.mark.parametrize(("verb", "noun"), [("models", "[FILTER]"), ("recipes", "[NAME]"), ("evaluate", "MODEL")])
+def test_usage_shows_which_words_may_be_left_out(verb, noun, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: buttress {verb} {noun} ")
+
+
+def test_help_of_refine_shows_no_setting_of_a_second_head(capsys):
+    assert cli.main(["refine", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--loss.gamma" in text
+    assert "auxiliary" not in text
+
+
+def test_a_shipped_recipe_of_another_command_is_told_with_the_line_that_runs_it(capsys):
+    assert cli.main(["reinforce", "--recipe", "digits-hard"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("buttress reinforce: error: --recipe digits-hard: is of buttress train, not reinforce; run ")
+    assert line.count("\n") == 1
+
+
 def test_a_misspelt_command_is_refused_and_the_right_one_suggested(capsys):
     assert cli.main(["renforce"]) == 2
     err = capsys.readouterr().err
@@ -436,6 +464,7 @@ def test_R30_wrong_values_of_a_list_are_told_in_one_line(capsys):
         line = capsys.readouterr().err
         assert line.count("\n") == 1
         assert words[0].rstrip("+=a") in line
+        assert "Parser" not in line
     assert cli.main(["reinforce", "--help"]) == 0
     assert "--teacher+" not in capsys.readouterr().out  # jsonargparse's own way to add to a list, which is not ours
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buttress.errors import ButtressError, SettingsError
+from buttress.interrupts import deaf_children
 from buttress.nearest import did_you_mean
 from buttress.signature import REQUIRED, Argument, arguments_of, keyword_arguments, plain, type_name
 
@@ -77,13 +78,14 @@ def main(argv: Sequence[str] | None = None, *, package: str = PACKAGE, verbs: Se
     try:
         function = getattr(importlib.import_module(f"{package}.{verb}"), verb)
         given = settings(function, rest)
-        code = 0 if given is None else int(function(**given) or 0)
+        with deaf_children():
+            code = 0 if given is None else int(function(**given) or 0)
         sys.stdout.flush()  # so that a pipe that has closed is noticed here
         return code
     except ButtressError as error:
         if error.exit_code == MISUSE:
             return _failed(f"buttress {verb}", " ".join(str(error).splitlines()))
-        note(f"buttress {verb}: {error}")  # it did what it was asked to
+        print(f"buttress {verb}: {error}", file=sys.stderr)  # no mistake: it did as it was told
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more when it ends
@@ -139,6 +141,7 @@ def settings(function: Callable[..., Any], words: Sequence[str]) -> dict[str, An
     given = _parsed(parser, arguments, flag_words(words, arguments), "")
     recipe = given.pop("recipe", None)
     if recipe is not None:
+        _refuse_other_verb(recipe, function.__name__)
         given = {**_parsed(parser, arguments, recipe_words(recipe, arguments), f"{recipe}: "), **given}
     for argument in arguments:
         if argument.default is REQUIRED and argument.key not in given:
@@ -179,7 +182,11 @@ def build_parser(function: Callable[..., Any], arguments: Sequence[Argument]) ->
 
 
 def _usage(verb: str, arguments: Sequence[Argument]) -> str:
-    nouns = [argument.shown for argument in arguments if argument.positional]
+    nouns = [
+        argument.shown if argument.default is REQUIRED else f"[{argument.shown}]"
+        for argument in arguments
+        if argument.positional
+    ]
     needed = [argument for argument in arguments if argument.default is REQUIRED and not argument.positional]
     flags = [f"{argument.flag} {type_name(argument.type)}" for argument in needed]
     return " ".join(["buttress", verb, *nouns, *flags, "[--flag VALUE ...]"])
@@ -249,6 +256,18 @@ def _word(argument: Argument, value: str, place: str) -> str:
     return argument.flag if value.lower() == "true" else argument.negative
 
 
+def _refuse_other_verb(recipe: Path, verb: str) -> None:
+    """Raises: SettingsError, where a shipped recipe is of another command, with the line that runs it."""
+    from buttress.recipes.shipped import read_header, recipe_path
+
+    path = recipe_path(recipe)
+    if path == recipe:
+        return  # a file of the user's own
+    command = read_header(path).command
+    if command.split()[1] != verb:
+        raise SettingsError(f"--recipe {recipe}: is of buttress {command.split()[1]}, not {verb}; run {command}")
+
+
 def recipe_words(path: Path, arguments: Sequence[Argument]) -> list[str]:
     """A recipe as the words of a command line.
 
@@ -285,8 +304,11 @@ def _parsed(parser: ArgumentParser, arguments: Sequence[Argument], words: list[s
 def _explained(message: str, arguments: Sequence[Argument]) -> str:
     """One line out of jsonargparse's several."""
     key = re.match(r'Parser key "([^"]+)"', message)
-    value = re.search(r"(?:Given|Got) value: (.*)\Z", message, re.DOTALL)
+    value = re.search(r"(?:Given|Got) value: (.*?)(?:\n|\Z)", message)
     argument = next((argument for argument in arguments if key and argument.key == key[1]), None)
     if argument is None or value is None:
         return " ".join(message.split())
-    return f"{argument.shown}: expected {type_name(argument.type)}, got {value[1].strip()!r}"
+    shown = value[1].strip()
+    if argument.element is not None:  # jsonargparse names the first value that is wrong
+        return f"{argument.shown}: expected {type_name(argument.type)}, got {shown.strip(chr(39))!r}"
+    return f"{argument.shown}: expected {type_name(argument.type)}, got {shown!r}"

@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from buttress.errors import ButtressError
+from buttress.errors import ButtressError, SettingsError
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_JSON_DEPTH = 32
@@ -98,6 +100,54 @@ def _depth(value: Any) -> int:
         children = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
         stack.extend((child, depth + 1) for child in children)
     return deepest
+
+
+def require_writable(path: Path, flag: str = "--out") -> None:
+    """Notice before the work that a file could not be written after it. Leaves nothing behind.
+
+    Args:
+        path: the file to be written; folders above it may still be missing.
+        flag: who named it, for the error.
+
+    Raises: SettingsError, where `path` is a folder, or the system does not let a file be made there.
+    """
+    if path.is_dir():
+        raise SettingsError(f"{flag} {path}: is a folder; name a file in it")
+    _try_to_write(path.parent, f"{flag} {path}")
+
+
+def require_own_folder(path: Path, ours: Callable[[str], bool], what: str, flag: str = "--out") -> None:
+    """Notice before the work that a folder could not be made, or holds what is not ours. Leaves nothing behind.
+
+    Args:
+        path: the folder to be written to; it may be missing.
+        ours: whether a file or folder in it, by its name, is one that this work may find there.
+        what: what it may be, besides empty, for the error: "a reinforcement".
+        flag: who named it, for the error.
+
+    Raises: SettingsError, where it holds other files, or the system does not let files be made there.
+    """
+    _try_to_write(path, f"{flag} {path}")
+    if not path.is_dir():
+        return
+    # A name with a dot in front is a leftover of ours, or what desktops and version control put into any folder.
+    foreign = sorted(entry.name for entry in path.iterdir() if not (entry.name.startswith(".") or ours(entry.name)))
+    if foreign:
+        raise SettingsError(f"{flag} {path}: holds {foreign[0]}, so it is not {what}; name a new or an empty folder")
+
+
+def _try_to_write(folder: Path, place: str) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as failure:
+        raise SettingsError(f"{place}: {failure.strerror}; name a place that can be written to") from failure
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def sha256_file(path: Path) -> str:

@@ -112,7 +112,7 @@ def _taken_apart(argument: Argument) -> Iterator[Argument]:
         yield argument
         return
     base = _base(made_of, argument.default)
-    hints, texts = get_type_hints(made_of), _texts(made_of)
+    hints, texts = get_type_hints(made_of), _texts_of_fields(made_of)
     for field in dataclasses.fields(made_of):
         yield from _taken_apart(
             Argument(
@@ -147,6 +147,16 @@ def _base(made_of: type[Any], default: Any) -> Any:
 def _dataclass_of(annotation: Any) -> type[Any] | None:
     choices = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     return next((choice for choice in choices if isinstance(choice, type) and dataclasses.is_dataclass(choice)), None)
+
+
+def _texts_of_fields(made_of: type[Any]) -> dict[str, str]:
+    """Those of a dataclass and of the ones that it extends."""
+    return {
+        name: text
+        for each in reversed(made_of.__mro__)
+        if dataclasses.is_dataclass(each)
+        for name, text in _texts(each).items()
+    }
 
 
 def _texts(documented: Any) -> dict[str, str]:

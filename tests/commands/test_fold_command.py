@@ -128,7 +128,7 @@ def test_what_cannot_be_folded_is_one_line_and_leaves_no_folder(student, photos,
     assert "'azure' would be the sum of blue + violet" in said(capsys)
     assert fold(student, photos) == 2
     line = said(capsys)
-    assert "no one class of the teacher's for the source's 'azure'" in line
+    assert "no one class of its own for the images' 'azure'" in line
     assert line.endswith("; say which by --class-map FILE.yaml")
     assert main(["fold", "timm:test_resnet", "--data", f"folder:{photos}", "--out", str(tmp_path / "folded")]) == 2
     assert "only a run can be folded" in said(capsys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from buttress.cli import main
 from buttress.models.weights_file import read_weights
@@ -131,6 +132,25 @@ def test_refine(photos, tmp_path, capsys):
     assert "round 2 of 2" in text
     assert "top-1 0." in text or "top-1 1." in text
     assert open_run(tmp_path / "out" / "round-2").finished
+    for number in (1, 2):
+        told = yaml.safe_load((tmp_path / "out" / f"round-{number}" / "recipe.yaml").read_text())
+        assert (told["model"], told["rounds"], told["epochs"]) == (MODEL, 2, 2)
+
+
+def test_val_data_are_matched_with_the_classes_of_the_teacher(own, tmp_path, capsys):
+    two, plus = own
+    (tmp_path / "map.yaml").write_text("cold: blue\nwarm: red\n")
+    words = ["--reinforcement", plus, "--val", f"folder:{two}"]
+    assert train(two, tmp_path / "run", *words, "--class-map", tmp_path / "map.yaml") == 0
+    assert "has 2 of the 3 classes that are learnt" in capsys.readouterr().err
+    assert open_run(tmp_path / "run").read_metrics()[-1]["val"]["top1"]["count"] == 24
+    start = ["train", "--model", MODEL, "--data", f"folder:{two}", *QUICK, "--out", tmp_path / "other", *words]
+    line = failure(capsys, *start)
+    assert "no one class of its own for the images' 'cold'" in line
+    assert line.endswith("; say which by --class-map FILE.yaml")
+    (tmp_path / "sum.yaml").write_text("cold: [blue, green]\nwarm: red\n")
+    assert "'cold' is the sum of blue + green" in failure(capsys, *start, "--class-map", tmp_path / "sum.yaml")
+    assert not (tmp_path / "other").exists()
 
 
 def test_misuse_is_told_in_one_line(photos, own, colour_teacher, tmp_path, capsys):
@@ -144,11 +164,12 @@ def test_misuse_is_told_in_one_line(photos, own, colour_teacher, tmp_path, capsy
         ("--reinforcement", plus, "--loss.name", "kk"): "loss.name",
         ("--reinforcement", plus, "--loss.hard_weight", "2"): "must lie in 0..1",
         ("--reinforcement", plus, "--label-smoothing", "0.1"): "only hard labels are smoothed",
-        ("--teacher", colour_teacher): "no one class of the teacher's",
+        ("--teacher", colour_teacher): "no one class of its own",
         ("--teacher-size", "20"): "--teacher-size: is of a live teacher",
         ("--loss.name", "nkd"): "loss.name = nkd: of no effect here",
         ("--loss.truth_floor", "0.5"): "loss.truth_floor = 0.5: of no effect here",
         ("--loss.gamma", "2"): "loss.gamma = 2.0: of no effect here",
+        ("--loss.gamma", "2", "--loss.hard_weight", "1"): "loss.gamma = 2.0, loss.hard_weight = 1.0: of no effect here",
         ("--reinforcement", plus, "--loss.hard_weight", "0.5"): "loss.hard_weight = 0.5: of no effect here",
     }
     for words, said in cases.items():

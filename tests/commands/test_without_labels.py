@@ -32,7 +32,7 @@ def test_an_unlabelled_folder_teaches_the_teachers_classes(photos, loose, colour
     plus, out = str(tmp_path / "plus"), tmp_path / "run"
     words = ["--source", f"folder:{loose}", "--teacher", colour_teacher, "--views=3", "--k=2", "--workers=0"]
     assert main(["reinforce", *words, "--out", plus]) == 0
-    assert "the source has no classes, so the teacher's own are kept" in capsys.readouterr().err
+    assert "the images have no classes, so its own are kept" in capsys.readouterr().err
     store = open_reinforcement(plus)
     assert store.classes == ("blue", "green", "red")
     assert (store.hard_labels == -1).all()

@@ -131,7 +131,7 @@ def test_an_image_that_cannot_be_decoded_has_no_truth(source, photos, colour_tea
 
 
 def test_truth_needs_labels_in_the_stored_classes(photos, source, colour_teacher, tmp_path, capsys):
-    with pytest.raises(LabellingError, match=r"--truth: .* has no labels in the classes that are stored"):
+    with pytest.raises(LabellingError, match=r"--truth: .* has no labels whose probability could be stored"):
         run(open_source(f"folder:{photos}", labels=False), colour_teacher, tmp_path / "plus")
     (photos / "red").rename(photos / "warm")
     words = [
@@ -145,7 +145,9 @@ def test_truth_needs_labels_in_the_stored_classes(photos, source, colour_teacher
         "--truth",
     ]
     assert main([*words, "--classes=teacher", "--out", str(tmp_path / "plus")]) == 2
-    assert "--truth" in capsys.readouterr().err
+    assert (
+        "--truth: is the probability of each image's own class, and --classes teacher keeps" in capsys.readouterr().err
+    )
 
 
 def test_the_command_stores_it_and_verify_asks_for_it_again(photos, colour_teacher, tmp_path, capsys):

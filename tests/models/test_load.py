@@ -1,4 +1,5 @@
 import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import torch
 
@@ -153,6 +154,20 @@ def test_an_unreachable_hub_is_one_line_that_suggests_a_file(hub_cache, uri, pre
     with pytest.raises(ModelError, match=r"@FILE\.safetensors") as failure:
         load_model(uri, pretrained=pretrained)
     assert "\n" not in str(failure.value)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path, monkeypatch, recwarn, caplog, capfd):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda *words, **more: "http://127.0.0.1:9/weights")
+    monkeypatch.setattr("timm.create_model", lambda *words, **more: pytest.fail("the download was tried all the same"))
+    with pytest.raises(
+        ModelError, match=r"cannot be downloaded \(.* does not answer: .*use timm:test_vit.r160_in1k@FILE"
+    ):
+        load_model("timm:test_vit.r160_in1k")
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
 
 
 def test_hub_weights_are_loaded_with_their_licence_and_digest(hub_cache):

@@ -86,6 +86,19 @@ def test_R10_killed_at_random_moments_the_store_is_the_same(photos, tmp_path):
     assert bytes_of(out) == bytes_of(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("slow_teacher")
+def test_interrupted_with_its_workers_it_says_so_in_one_line(photos, tmp_path):
+    process = subprocess.Popen(
+        command(photos, tmp_path / "cut", 2), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    wait_for_blocks(process, tmp_path / "cut", 1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, text = process.communicate()
+    assert process.returncode == 130
+    assert b"Traceback" not in text
+    assert text.endswith(b"\nbuttress reinforce: interrupted; run the same command again to go on\n")
+
+
 @pytest.mark.usefixtures("colour_teacher")
 def test_reinforce_with_a_numpy_teacher_does_not_import_torch(photos, tmp_path):
     words = (

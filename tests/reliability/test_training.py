@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -32,7 +33,7 @@ def drive(task: str, out: Path, *rest: object, launcher: tuple[str, ...] = ()) -
 
 def driven(task: str, out: Path, *rest: object) -> None:
     done = drive(task, out, *rest)
-    logs = "".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in sorted(out.glob("*.log")))
+    logs = "".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in sorted(out.rglob("*.log"))[-3:])
     assert done.returncode == 0, done.stderr[-3000:] + logs
 
 
@@ -50,25 +51,68 @@ def losses(run: Path) -> list[float]:
     return told
 
 
+def scores(run: Path) -> list[object]:
+    return [json.loads(line)["val"] for line in (run / "metrics.jsonl").read_text().splitlines()][-2:]
+
+
 def figures(run: Path) -> list[tuple[int, int, float, float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = {line["epoch"]: line for line in lines}
     return [(line["epoch"], line["step"], line["loss"], line["lr"]) for line in last.values()]
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all the lives left, a folder for each case: torch is imported once for them."""
+    folder = tmp_path_factory.mktemp("killed")
+    photos = folder / "photos"
+    for number in range(24):
+        rng, label = np.random.default_rng(number), number % 3
+        pixels = rng.integers(0, 120, (20 + number, 30, 3), np.uint8)
+        pixels[..., label] += 90
+        (photos / "abc"[label]).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(photos / "abc"[label] / f"{number:02d}.png"), pixels)
+    often, cases = "--engine.checkpoint_minutes=0", {}
+    for workers in (0, 2):
+        words = words_on(photos, "--epochs=5", f"--workers={workers}")
+        cases[f"seldom-{workers}"] = ("points", [words, ["step:20", "step:24"]])
+        cases[f"often-{workers}"] = ("points", [[*words, often], ["save:21"]])
+    for micro, pieces in ((6, 1), (3, 2), (2, 3), (1, 6)):
+        words = words_on(photos, "--epochs=2", "--workers=0", f"--engine.micro_batch={micro}", often, batch=6)
+        cases[f"pieces-{pieces}"] = ("points", [words, ["step:3", "save:5"]])
+    words = words_on(photos, "--epochs=2", "--workers=0", "--engine.ema_decay=0.9", f"--val=folder:{photos}", often)
+    cases["average"] = ("points", [words, ["step:5", "save:9"]])
+    cases["asked"] = ("terminated", [words_on(photos, "--epochs=3", "--workers=2"), 11])
+    driven("several", folder / "runs", json.dumps(cases))
+    return folder / "runs"
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_R17_a_killed_training_resumes_to_the_same_bits(photos, tmp_path, workers):
+def test_R17_a_killed_training_resumes_to_the_same_bits(runs, workers):
     """40 steps, 8 an epoch. Killed inside an epoch (far from a save), at the edge of one, and right after a save."""
-    words = words_on(photos, "--epochs=5", f"--workers={workers}")
-    driven("points", tmp_path / "seldom", json.dumps(words), json.dumps(["step:20", "step:24"]))
-    often = [*words, "--engine.checkpoint_minutes=0"]
-    driven("points", tmp_path / "often", json.dumps(often), json.dumps(["save:21"]))
-    straight = tmp_path / "seldom" / "straight"
+    straight = runs / f"seldom-{workers}" / "straight"
     assert len(losses(straight)) == 40
-    for run, first in (("seldom/step-20", 16), ("seldom/step-24", 24), ("often/straight", 0), ("often/save-21", 21)):
-        assert weights(tmp_path / run) == weights(straight), run
-        assert losses(tmp_path / run) == losses(straight)[first:], run
-        assert figures(tmp_path / run) == figures(straight), run
+    for run, first in (
+        (f"seldom-{workers}/step-20", 16),
+        (f"seldom-{workers}/step-24", 24),
+        (f"often-{workers}/straight", 0),
+        (f"often-{workers}/save-21", 21),
+    ):
+        assert weights(runs / run) == weights(straight), run
+        assert losses(runs / run) == losses(straight)[first:], run
+        assert figures(runs / run) == figures(straight), run
+
+
+def test_R17_the_workers_change_nothing(runs):
+    assert weights(runs / "seldom-0" / "straight") == weights(runs / "seldom-2" / "straight")
+
+
+def test_R17_a_moving_average_and_its_scores_come_back(runs):
+    straight = runs / "average" / "straight"
+    assert weights(straight) != weights(runs / "pieces-1" / "straight")
+    for run in ("step-5", "save-9"):
+        assert weights(runs / "average" / run) == weights(straight)
+        assert scores(runs / "average" / run) == scores(straight)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -94,18 +138,15 @@ def test_R18_the_order_is_the_same_from_any_step_and_in_any_process(photos, work
     assert [one[2] for one in alone] == [a[2] + b[2] for a, b in zip(first, second, strict=True)]
 
 
-def test_R19_a_checkpoint_comes_after_an_update_whatever_it_is_added_up_from(photos, tmp_path):
-    for micro, pieces in ((6, 1), (3, 2), (2, 4)):
-        words = words_on(photos, "--epochs=2", "--workers=0", f"--engine.micro_batch={micro}", batch=6)
-        out = tmp_path / f"{pieces}"
-        driven("points", out, json.dumps([*words, "--engine.checkpoint_minutes=0"]), json.dumps(["step:3", "save:5"]))
-        assert {path.name for path in (out / "straight" / "checkpoints").iterdir()} == {
-            "step-00000007",
-            "step-00000008",
-        }
-        for point, first in (("step-3", 3), ("save-5", 5)):
-            assert weights(out / point) == weights(out / "straight")
-            assert losses(out / point) == losses(out / "straight")[first:]
+@pytest.mark.parametrize("pieces", [1, 2, 3, 6])
+def test_R19_a_checkpoint_comes_after_an_update_whatever_it_is_added_up_from(runs, pieces):
+    out = runs / f"pieces-{pieces}"
+    kept = sorted(path.name for path in (out / "straight" / "checkpoints").iterdir())
+    assert kept == ["step-00000007", "step-00000008"]
+    assert len(losses(out / "straight")) == 8
+    for point, first in (("step-3", 3), ("save-5", 5)):
+        assert weights(out / point) == weights(out / "straight")
+        assert losses(out / point) == losses(out / "straight")[first:]
 
 
 def test_R20_R21_R24_two_processes_train_as_one_and_one_goes_on_for_them(photos, tmp_path):
@@ -138,21 +179,21 @@ def test_R22_killed_while_saving_a_whole_checkpoint_is_left(tmp_path):
     assert len(told["left"]) == 2  # half-written ones are gone
 
 
-def test_R24_asked_to_end_it_saves_after_the_update_and_resumes_to_the_same_bits(photos, tmp_path):
-    driven("terminated", tmp_path / "t", json.dumps(words_on(photos, "--epochs=3", "--workers=2")), 11)
-    assert json.loads((tmp_path / "t" / "saved.json").read_text()).count("step-00000012") == 1
-    assert weights(tmp_path / "t" / "asked") == weights(tmp_path / "t" / "straight")
-    assert losses(tmp_path / "t" / "asked") == losses(tmp_path / "t" / "straight")[12:]
-    assert (
-        "asked to end; saved after 4 of 8 steps of epoch 2, go on by --resume"
-        in (tmp_path / "t" / "asked.log").read_text()
-    )
+def test_R24_asked_to_end_it_saves_after_the_update_and_resumes_to_the_same_bits(runs):
+    assert json.loads((runs / "asked" / "saved.json").read_text()).count("step-00000012") == 1
+    assert weights(runs / "asked" / "asked") == weights(runs / "asked" / "straight")
+    assert losses(runs / "asked" / "asked") == losses(runs / "asked" / "straight")[12:]
+    told = (runs / "asked" / "asked.log").read_text()
+    assert "asked to end; saved after 4 of 8 steps of epoch 2, go on by --resume" in told
 
 
 def test_R17_killed_at_random_moments_the_weights_are_the_same(tmp_path):
     """Of one short run on real digits, `BUTTRESS_KILLS` times (50)."""
     words = "--model timm:test_mambaout --data digits --size 32 --policy small --epochs 2 --batch 50 --lr 0.002"
     more = "--precision fp32 --workers 0 --engine.checkpoint_minutes 0"
-    driven("random", tmp_path / "r", json.dumps([*words.split(), *more.split()]), KILLS, SEED)
-    assert weights(tmp_path / "r" / "killed") == weights(tmp_path / "r" / "straight")
-    assert figures(tmp_path / "r" / "killed") == figures(tmp_path / "r" / "straight")
+    print(f"seed {SEED}, {KILLS} kills")
+    cases = {"digits": ("random", [[*words.split(), *more.split()], KILLS, SEED])}
+    driven("several", tmp_path / "r", json.dumps(cases))
+    run = tmp_path / "r" / "digits"
+    assert weights(run / "killed") == weights(run / "straight")
+    assert figures(run / "killed") == figures(run / "straight")

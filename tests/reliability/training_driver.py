@@ -188,16 +188,16 @@ def saving(out: Path, lives: int, seed: int) -> None:
     (out / "done.json").write_text(json.dumps({"saves": done + 1, "left": sorted(path.name for path in out.iterdir())}))
 
 
+TASKS = {"points": at_points, "random": at_random, "terminated": terminated}
+
 if __name__ == "__main__":
     task, folder, *rest = sys.argv[1:]
     Path(folder).mkdir(exist_ok=True)
-    if task == "points":
-        at_points(Path(folder), json.loads(rest[0]), json.loads(rest[1]))
+    if task == "several":  # {name: [task, arguments]}, one after the other
+        for name, (kind, arguments) in json.loads(rest[0]).items():
+            (Path(folder) / name).mkdir()
+            TASKS[kind](Path(folder) / name, *arguments)
     elif task == "saving":
         saving(Path(folder), int(rest[0]), int(rest[1]))
-    elif task == "random":
-        at_random(Path(folder), json.loads(rest[0]), int(rest[1]), int(rest[2]))
-    elif task == "terminated":
-        terminated(Path(folder), json.loads(rest[0]), int(rest[1]))
     else:
         together(Path(folder) / "run", json.loads(rest[0]), int(rest[1]))

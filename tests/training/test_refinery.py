@@ -13,7 +13,7 @@ from buttress.sources import open_source
 from buttress.store.reader import open_reinforcement
 from buttress.teachers.teacher import open_teacher
 from buttress.training.refinery import Refinery
-from buttress.training.settings import TrainingSettings
+from buttress.training.settings import LossSettings, TrainingSettings
 from buttress.views.presets import preset
 
 
@@ -32,9 +32,9 @@ def refinery(photos, out, **changed):
 
 
 def test_every_round_learns_what_the_round_before_says(photos, tmp_path):
-    runs = list(refinery(photos, tmp_path).run())
+    runs = list(refinery(photos, tmp_path / "out").run())
     assert [run.path.name for run in runs] == ["round-1", "round-2", "round-3"]
-    stores = [open_reinforcement(tmp_path / f"round-{number}+") for number in (1, 2)]
+    stores = [open_reinforcement(tmp_path / "out" / f"round-{number}+") for number in (1, 2)]
     assert runs[0].reinforcement is None
     assert [run.reinforcement for run in runs[1:]] == [store.card.to_json()["digest"] for store in stores]
     assert runs[0].settings["label_smoothing"] == 0.1
@@ -43,9 +43,9 @@ def test_every_round_learns_what_the_round_before_says(photos, tmp_path):
 
 def test_the_refinery_is_asked_in_evaluation_mode_and_stays_as_it_is(photos, tmp_path):
     """What is stored is what the finished run says in evaluation mode; asking does not move its batch statistics."""
-    runs = list(refinery(photos, tmp_path, rounds=2).run())
+    runs = list(refinery(photos, tmp_path / "out", rounds=2).run())
     before = (runs[0].path / "model.safetensors").read_bytes()
-    source, store = open_source(f"folder:{photos}"), open_reinforcement(tmp_path / "round-1+")
+    source, store = open_source(f"folder:{photos}"), open_reinforcement(tmp_path / "out" / "round-1+")
     teacher = open_teacher(f"run:{runs[0].path}", source_classes=source.classes)
     loaded = resolve_model(f"run:{runs[0].path}")
     buffers = {name: value.clone() for name, value in loaded.module.named_buffers()}
@@ -65,15 +65,28 @@ def test_the_refinery_is_asked_in_evaluation_mode_and_stays_as_it_is(photos, tmp
 
 
 def test_run_again_it_does_only_what_is_missing(photos, tmp_path):
-    list(refinery(photos, tmp_path, rounds=2).run())
+    list(refinery(photos, tmp_path / "out", rounds=2).run())
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    assert len(list(refinery(photos, tmp_path).run())) == 3
+    assert len(list(refinery(photos, tmp_path / "out").run())) == 3
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    whole = (tmp_path / "round-3" / "model.safetensors").read_bytes()
+    whole = (tmp_path / "out" / "round-3" / "model.safetensors").read_bytes()
     list(refinery(photos, tmp_path / "at-once").run())
     assert (tmp_path / "at-once" / "round-3" / "model.safetensors").read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (LossSettings(gamma=2.0, auxiliary_weight=3.0), "loss.gamma = 2.0, loss.auxiliary_weight = 3.0: of no effect"),
+        (LossSettings(auxiliary_weight=0.0), "loss.auxiliary_weight = 0.0: of no effect"),
+    ],
+)
+def test_a_loss_setting_of_no_effect_is_refused_before_the_first_round(photos, tmp_path, loss, said):
+    training = TrainingSettings(epochs=1, batch=8, workers=0, loss=loss)
+    with pytest.raises(SettingsError, match=said):
+        refinery(photos, tmp_path / "out", training=training)
+
+
 def test_one_round_is_no_refinery(photos, tmp_path):
     with pytest.raises(SettingsError, match="--rounds 1: at least 2"):
-        refinery(photos, tmp_path, rounds=1)
+        refinery(photos, tmp_path / "out", rounds=1)

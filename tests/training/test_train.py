@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from buttress.errors import SettingsError, SourceError, TrainingError
+from buttress.errors import ModelError, SettingsError, TrainingError
 from buttress.labelling.label import label_source
 from buttress.labelling.settings import LabelSettings
 from buttress.loading.loader import BatchLoader
@@ -55,11 +55,13 @@ def test_smoothing_with_a_reinforcement_is_refused_before_anything_else(photos, 
 
 
 def test_val_data_of_other_classes_leaves_the_folder_free(photos, tmp_path):
-    other = tmp_path / "val" / "red"
+    other = tmp_path / "val" / "purple"
     other.mkdir(parents=True)
     (other / "a.png").write_bytes((photos / "red" / "02.png").read_bytes())
     data = hard(photos, val=open_source(f"folder:{other.parent}"))
-    refused(SourceError, "not those of the training data", data, tmp_path / "run", settings())
+    refused(
+        ModelError, "the model: no one class of its own for the images' 'purple'", data, tmp_path / "run", settings()
+    )
 
 
 def test_no_batch_at_all_leaves_the_folder_free(photos, tmp_path, monkeypatch):

@@ -113,6 +113,8 @@ def _settings(defaults: DemoSettings, given: dict[str, Any]) -> DemoSettings:
     settings = replace(defaults, **{name: value for name, value in given.items() if value is not None})
     if settings.seeds < 1:
         raise SettingsError(f"--seeds {settings.seeds}: at least 1 training per row")
+    if settings.size < 1:
+        raise SettingsError(f"--size {settings.size}: at least 1 pixel")
     return settings
 
 
@@ -136,9 +138,12 @@ def _as_uri(text: str) -> str:
 def _check_ready(out: Path, inputs: Sequence[str | None]) -> None:
     """Fail before the work, not after it."""
     from buttress.errors import SettingsError
+    from buttress.files import require_own_folder
     from buttress.pages.report import require_libraries
 
     require_libraries()
+    if not out.is_file():
+        require_own_folder(out, lambda _: True, "a demo's")
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise SettingsError(f"{out}: holds something that is not a demo's; name another --out")
     for text in filter(None, inputs):

@@ -26,14 +26,14 @@ def evaluate(
         max_bad: largest share, 0..1, of images that may fail to decode.
         out: JSON file for the figures; the default prints them only.
     """
-    from buttress.files import write_json
+    from buttress.files import require_writable, write_json
     from buttress.metrics.score import score
     from buttress.runs.resolve import resolve_model
     from buttress.sources import fingerprint, open_source
     from buttress.versions import library_versions
 
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)  # an evaluation must not be lost for want of a folder
+        require_writable(out)
     source = open_source(data)
     loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
     evaluation = score(loaded, source, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad)
@@ -52,6 +52,7 @@ def evaluate(
             "versions": library_versions(),
             "data": {"uri": source.uri, "fingerprint": fingerprint(source), "count": len(evaluation.ids)},
         }
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, document)
 
 

@@ -31,9 +31,11 @@ def predict(
         workers: processes that prepare batches; 0 = none.
         max_bad: largest share, 0..1, of images that may fail to decode.
     """
+    from buttress.files import require_writable
     from buttress.metrics.predictions_file import check_ready, write_predictions
 
     check_ready(out)
+    require_writable(out)
     from buttress.metrics.predictions import predict_source
     from buttress.runs.resolve import resolve_model
     from buttress.sources import open_source
@@ -41,10 +43,10 @@ def predict(
 
     images = open_source(source)
     loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
-    out.parent.mkdir(parents=True, exist_ok=True)  # predictions must not be lost for want of a folder
     found = predict_source(
         loaded, images, top_k=top_k, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_predictions(out, found)
     empty = f", {found.undecodable:,} of them empty (image not decodable)" if found.undecodable else ""
     note(f"{out}: {len(found.ids):,} rows{empty}")

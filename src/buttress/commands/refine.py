@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from buttress.training.settings import LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
+from buttress.training.replay import as_recipe
+from buttress.training.settings import (
+    LossSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+    TargetLossSettings,
+    TrainingSettings,
+)
 
 
 def refine(
@@ -27,7 +35,7 @@ def refine(
     label_smoothing: float = 0.0,
     workers: int = 2,
     max_bad: float = 0.001,
-    loss: LossSettings = LossSettings(),  # noqa: B008  (frozen)
+    loss: TargetLossSettings = TargetLossSettings(),  # noqa: B008  (frozen)
     optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
     schedule: ScheduleSettings = ScheduleSettings(),  # noqa: B008
 ) -> None:
@@ -57,6 +65,7 @@ def refine(
         optimizer: how gradients become steps.
         schedule: how the learning rate changes.
     """
+    recipe = as_recipe(locals())
     from buttress.labelling.settings import LabelSettings
     from buttress.sources import open_source
     from buttress.terminal import note
@@ -75,7 +84,7 @@ def refine(
             lr=lr,
             seed=seed,
             label_smoothing=label_smoothing,
-            loss=loss,
+            loss=LossSettings(**asdict(loss)),
             optimizer=optimizer,
             schedule=schedule,
             workers=workers,
@@ -85,6 +94,7 @@ def refine(
         size=size,
         val=None if val is None else open_source(val),
         max_bad=max_bad,
+        recipe=recipe,
     )
     for number, run in enumerate(refinery.run(), 1):
         note(f"round {number} of {rounds}: {run.path}{_figures(run.read_metrics())}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from buttress.errors import SettingsError
+from buttress.training.replay import as_recipe
 from buttress.training.settings import (
     EngineSettings,
     LossSettings,
@@ -65,7 +65,8 @@ def train(
             teacher's (buttress reinforce --classes teacher) by a second head that is dropped at the end.
         teacher: the live teacher, as for buttress reinforce; given several times, their mean.
         teacher_size: side of the live teachers' views in pixels; the default is each teacher's own.
-        class_map: YAML file, class of the images -> class of the live teacher, where names do not say it.
+        class_map: YAML file, class of the images -> class of the live teacher, where names do not say it; without a
+            live teacher, class of --val -> class that the model learns, as for buttress evaluate.
         policy: augmentation where no reinforcement brings its own: crop, randaug (the default), mix, mix+randaug,
             small, small-crop, small-mix, small-mix+randaug, or a JSON file.
         missing: what to do with images that the reinforcement does not know: stop, or train them on their hard label.
@@ -86,7 +87,7 @@ def train(
         resume: go on with the run in --out from its last whole checkpoint.
         other_settings: with --resume, go on also with other settings than the run was started with.
     """
-    recipe = _as_recipe(locals())
+    recipe = as_recipe(locals())
     settings = TrainingSettings(
         epochs=epochs,
         batch=batch,
@@ -104,7 +105,7 @@ def train(
     if other_settings and not resume:
         raise SettingsError("--other-settings: says how to go on, so it needs --resume")
     teachers = [teacher] if isinstance(teacher, str) else teacher or []
-    live = {"--teacher-size": teacher_size, "--class-map": class_map}
+    live = {"--teacher-size": teacher_size, "--class-map": None if val is not None else class_map}
     targets = _targets(targets, reinforcement, teachers, missing, live)
     from buttress.sources import open_source
     from buttress.store.reader import open_reinforcement
@@ -125,6 +126,7 @@ def train(
             head=head,
             missing=missing,
             val=None if val is None else open_source(val),
+            val_map=None if targets == "online" else class_map,
             max_bad=max_bad,
         ),
         model=model,
@@ -136,19 +138,6 @@ def train(
         recipe=recipe,
     )
     note(f"{run.path}: done; score it by buttress evaluate {run.path} --data ...")
-
-
-def _as_recipe(given: dict[str, Any]) -> dict[str, Any]:
-    """The flags of this call as a recipe: all but where it goes, and what was left to the default of none."""
-    values = {
-        key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-        for key, value in given.items()
-    }
-    return {
-        key.replace("_", "-"): str(value) if isinstance(value, Path) else value
-        for key, value in values.items()
-        if value is not None and key not in ("out", "resume", "other_settings")
-    }
 
 
 def _targets(
@@ -173,7 +162,8 @@ def _targets(
     if teachers and chosen != "online":
         note(f"--targets {chosen}: {', '.join(teachers)} is not asked")
     if chosen != "online" and (idle := [flag for flag, value in live.items() if value is not None]):
-        raise SettingsError(f"{idle[0]}: is of a live teacher, and the targets are {chosen}; leave it out")
+        or_val = " (or of --val)" if idle[0] == "--class-map" else ""
+        raise SettingsError(f"{idle[0]}: is of a live teacher{or_val}, and the targets are {chosen}; leave it out")
     if missing == "hard" and chosen != "reinforced":
         raise SettingsError("--missing hard: says what to do without stored labels, so it needs --reinforcement DIR")
     return chosen

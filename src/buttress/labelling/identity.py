@@ -41,9 +41,12 @@ class Identity:
             raise LabellingError(
                 f"{teacher.name}: nobody knows the names of its classes; name them by --class-map FILE.yaml"
             )
-        if settings.truth and (source.classes is None or tuple(source.classes) != tuple(classes)):
+        if settings.truth and source.classes is None:
+            raise LabellingError(f"--truth: {source.uri} has no labels whose probability could be stored; leave it out")
+        if settings.truth and source.classes is not None and tuple(source.classes) != tuple(classes):
             raise LabellingError(
-                f"--truth: {source.uri} has no labels in the classes that are stored, so no truth; leave it out"
+                "--truth: is the probability of each image's own class, and --classes teacher keeps the teacher's "
+                "classes instead; leave one of the two out"
             )
         k = min(settings.k, len(classes))
         return cls(

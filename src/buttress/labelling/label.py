@@ -18,18 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import LabellingError, SourceError
-from buttress.files import write_atomic, write_json
+from buttress.files import require_own_folder, write_atomic, write_json
 from buttress.labelling.block import BlockLabels, LabelJob, block_path, read_block
 from buttress.labelling.growth import STARTED, WORK, Growth, plan_growth
 from buttress.labelling.identity import Identity
 from buttress.labelling.plan import Block, PartPlan, Rectangle, blocks_of, missing_parts
 from buttress.labelling.pool import run_blocks
-from buttress.labelling.preflight import check_disk, estimate, sanity
+from buttress.labelling.preflight import check_disk, estimate, sanity, told_bytes
 from buttress.labelling.row_memory import MEMORY
 from buttress.labelling.settings import LabelSettings
 from buttress.labelling.truth import labels_of_rows
 from buttress.sources import Source
 from buttress.store.card import Card, PartEntry, Probes
+from buttress.store.card_file import CARD_NAME
 from buttress.store.codec import TopKLog8
 from buttress.store.damage import DamageError
 from buttress.store.probes import probes_bytes
@@ -38,6 +39,7 @@ from buttress.store.rendering import check_renderer
 from buttress.store.rows import index_is_whole
 from buttress.store.writer import (
     PartColumns,
+    is_ours,
     remove_leftovers,
     write_card,
     write_index,
@@ -77,6 +79,8 @@ def label_source(
         LabellingError: settings differ from those of what is there; no room on the disk; too many bad images.
         SourceError: two ids with one hash; a sample that changed.
     """
+    if not (out / CARD_NAME).exists():  # what lies beside a reinforcement is the user's own affair
+        require_own_folder(out, is_ours, "a reinforcement")
     opened = EnsembleSpec.of(teacher).with_threads(TEACHER_THREADS).open()
     for doubt in opened.doubts:
         warn(doubt)
@@ -322,11 +326,9 @@ class _Labelling:
         write_card(self.out, card)
         self._tidy(ordered)
         size = sum(file.stat().st_size for file in self.out.iterdir() if file.is_file())
-        views = card.views * card.source.count
-        note(
-            f"{self.out}: {card.source.count:,} samples x {card.views} views, "
-            f"{size:,} bytes ({size / views:.1f} a view)"
-        )
+        a_view = self.stride + self.identity.has_truth
+        labels = a_view * card.views * card.source.count
+        note(f"{self.out}: {card.source.count:,} samples x {card.views} views, {told_bytes(labels, a_view, size)}")
 
     def _tidy(self, parts: Sequence[PartEntry]) -> None:
         """Remove what the card does not know: half-written files, parts of another cut, finished work."""

@@ -37,6 +37,18 @@ def store_bytes(label_bytes: int, samples: int) -> int:
     return label_bytes + BYTES_PER_SAMPLE * samples + FIXED_BYTES
 
 
+def told_bytes(labels: int, a_view: int, size: int) -> str:
+    """The two parts of a size: labels, which grow with every view, and what lies beside them, which does not.
+
+    Args:
+        labels: their bytes.
+        a_view: bytes of one view's labels.
+        size: bytes in all.
+    """
+    beside = f"{_bytes(size - labels)} of ids, index and probe views"
+    return f"{_bytes(size)}: {_bytes(labels)} of labels ({a_view} a view) and {beside}"
+
+
 def check_disk(out: Path, label_bytes: int, samples: int) -> None:
     """Refuse to start what the disk cannot hold.
 
@@ -129,7 +141,7 @@ def estimate(
     return [
         f"{len(source):,} samples x {settings.views} views of {sizes} pixels; {missing:,} views are missing",
         f"time    about {_duration(missing * each)} in {processes} processes ({1 / each:,.0f} views/s)",
-        f"bytes   {_bytes(store_bytes(missing * stride, len(source)))} ({stride} a view)",
+        f"bytes   {told_bytes(missing * stride, stride, store_bytes(missing * stride, len(source)))}",
         f"disk    {_bytes(shutil.disk_usage(where).free)} free at {where}",
     ]
 

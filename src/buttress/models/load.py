@@ -91,10 +91,12 @@ def with_head(loaded: LoadedModel, num_classes: int | None) -> LoadedModel:
 def at_size(loaded: LoadedModel, size: int) -> LoadedModel:
     """The same model for square inputs of `size` pixels: position embeddings are resampled where the size is fixed.
 
-    Raises: ModelError, where the architecture cannot run at another size.
+    Raises: ModelError, where the architecture cannot run at that size: one image of zeros is tried.
     """
     if size == loaded.preprocessing.size:
         return loaded
+    if size < 1:
+        raise ModelError(f"{loaded.uri}: cannot run at {size} pixels; the least is 1")
     kwargs, module = loaded.kwargs, cast(Any, loaded.module)
     if module.pretrained_cfg.get("fixed_input_size"):
         if not hasattr(module, "set_input_size"):
@@ -104,7 +106,25 @@ def at_size(loaded: LoadedModel, size: int) -> LoadedModel:
         except (AssertionError, ValueError, RuntimeError) as failure:
             raise ModelError(f"{loaded.uri}: cannot run at {size} pixels ({_one_line(failure)})") from failure
         kwargs = {**kwargs, "img_size": size}
+    _try_size(loaded, size)
     return replace(loaded, kwargs=kwargs, preprocessing=replace(loaded.preprocessing, size=size))
+
+
+def _try_size(loaded: LoadedModel, size: int) -> None:
+    """Raises: ModelError, where the model cannot run at `size`: of many, timm says so only when they are asked."""
+    import torch
+
+    was_training = loaded.module.training
+    try:
+        with torch.no_grad():  # in evaluation mode: statistics and random generators stay as they are
+            loaded.module.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, ValueError, RuntimeError, IndexError, ZeroDivisionError) as failure:
+        raise ModelError(
+            f"{loaded.uri}: cannot run at {size} pixels ({_one_line(failure)}); choose another size (its own is "
+            f"{loaded.preprocessing.size})"
+        ) from failure
+    finally:
+        loaded.module.train(was_training)
 
 
 def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
@@ -191,6 +211,7 @@ def _from_hub(uri: str, name: str) -> LoadedModel:
     import timm
 
     try:
+        _require_hub(name)
         module = cast(Any, timm.create_model(name, pretrained=True))
     except (OSError, RuntimeError) as failure:
         raise ModelError(
@@ -209,6 +230,32 @@ def _from_hub(uri: str, name: str) -> LoadedModel:
         name=name.split(".")[0],
         kwargs={"num_classes": int(module.num_classes)},
     )
+
+
+def _require_hub(name: str) -> None:
+    """Ask the hub once whether it is there: its own library tries a download for most of a minute, and tells each try.
+
+    Raises: OSError, where weights that are not in the cache lie on a hub that gives no answer.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id or constants.HF_HUB_OFFLINE:
+        return  # from elsewhere, or from the cache alone
+    repository, _, revision = config.hf_hub_id.partition("@")
+    names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    if any(isinstance(try_to_load_from_cache(repository, each, revision=revision or None), str) for each in names):
+        return
+    # The errors of the HTTP client, which is another one in other versions of the library.
+    failures = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, names[0], revision=revision or None))
+    except HfHubHTTPError:
+        return  # it is there; what it says of the weights comes again with the download
+    except failures as failure:
+        raise OSError(f"{constants.ENDPOINT} does not answer: {_one_line(failure)}") from failure
 
 
 def _from_file(uri: str, name: str, path: Path) -> LoadedModel:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = "buttress-run"
 VERSION = 1
-_CARD, _WEIGHTS, _METRICS = "run.json", "model.safetensors", "metrics.jsonl"
+CARD, _WEIGHTS, _METRICS = "run.json", "model.safetensors", "metrics.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +72,8 @@ class Run:
         """
         if classes is not None and len(classes) != model.num_classes:
             raise ModelError(f"{path}: {len(classes)} classes for a model of {model.num_classes} outputs")
-        if (path / _CARD).exists() and not again:
-            raise TrainingError(f"{path}: holds a run already; name another --out, or go on with it by --resume")
+        if (path / CARD).exists() and not again:
+            raise TrainingError(f"{path}: holds a run already; name another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as failure:
@@ -90,7 +90,7 @@ class Run:
             reinforcement=reinforcement,
             methods=tuple(dict(method) for method in methods),
         )
-        write_json(path / _CARD, run._to_json())
+        write_json(path / CARD, run._to_json())
         return run
 
     @property
@@ -191,7 +191,7 @@ def open_run(path: Path | str, *, finished: bool = True) -> Run:
     Raises: ModelError, where `path` is no run folder, is unfinished, or was written by a newer version.
     """
     folder = Path(path)
-    card = folder / _CARD
+    card = folder / CARD
     if not card.is_file():
         what = "no run.json in it" if folder.is_dir() else "no such folder"
         raise ModelError(f"{folder}: not a run folder ({what}); give the --out of a `buttress train`")
@@ -219,7 +219,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 
 def _from_json(folder: Path, value: dict[str, Any]) -> Run:
-    card = folder / _CARD
+    card = folder / CARD
     if unknown := sorted(set(value) - set(_KINDS) - {"format", "version"}):
         raise ModelError(f"{card}: unknown key {unknown[0]!r}")
     for key, kind in _KINDS.items():

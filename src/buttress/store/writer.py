@@ -132,6 +132,11 @@ def remove_leftovers(folder: Path, keep: Iterable[PartEntry]) -> list[Path]:
     return found
 
 
+def is_ours(name: str) -> bool:
+    """Whether a file of this name may lie in a reinforcement, or in one that is not finished."""
+    return name in (CARD_NAME, INDEX_NAME, PROBES_NAME) or PART_NAME.fullmatch(Path(name).stem) is not None
+
+
 def write_probes(folder: Path, probes_PHWC: NDArray[np.uint8]) -> str:
     """Write the probe views `[P, H, W, 3]` uint8; returns the SHA-256 that the card's `Probes` wants."""
     data = probes_bytes(probes_PHWC)

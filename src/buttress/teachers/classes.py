@@ -20,7 +20,8 @@ from buttress.terminal import note
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_WAY_OUT = "say which by --class-map FILE.yaml, or let buttress reinforce keep the teacher's own by --classes teacher"
+_WAY_OUT = "say which by --class-map FILE.yaml"
+OF_TEACHER = f"{_WAY_OUT}, or let buttress reinforce keep the teacher's own by --classes teacher"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +89,8 @@ def choose_classes(
     """Decide what becomes of a teacher's outputs.
 
     teacher_classes: its class names, None where it does not say them (then the source's must be its outputs in order).
-    mode: `source` or `teacher`. teacher: its URI, for messages. way_out: what they advise.
+    mode: `source` or `teacher`. teacher: its URI, for messages, which also speak to those who score or fold a model.
+    way_out: what they advise.
 
     Raises: ModelError, naming each source class without a match, with several, or that shares one with another class.
     """
@@ -96,16 +98,16 @@ def choose_classes(
     if mode == "teacher":
         return ClassMap(classes=teacher_classes)
     if source_classes is None and not written:
-        note(f"{teacher}: the source has no classes, so the teacher's own are kept")
+        note(f"{teacher}: the images have no classes, so its own are kept")
         return ClassMap(classes=teacher_classes)
     wanted = tuple(written) if source_classes is None else source_classes
     for name in written:
         if name not in wanted:
-            raise ModelError(f"{place}: {name!r} is not a class of the source{did_you_mean(name, wanted)}")
+            raise ModelError(f"{place}: {name!r} is not a class of the images{did_you_mean(name, wanted)}")
     if not written and teacher_classes in (None, wanted):
         return ClassMap(classes=wanted)
     groups = _groups(wanted, written, teacher_classes, teacher, place, way_out)
-    _refuse_shared(wanted, groups, teacher_classes, way_out)
+    _refuse_shared(wanted, groups, teacher_classes, teacher, way_out)
     return ClassMap(classes=wanted, groups=groups)
 
 
@@ -139,7 +141,7 @@ def _groups(
         groups.append(tuple(found))
     if lost:
         shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
-        raise ModelError(f"{teacher}: no one class of the teacher's for the source's {shown}; {way_out}")
+        raise ModelError(f"{teacher}: no one class of its own for the images' {shown}; {way_out}")
     return tuple(groups)
 
 
@@ -188,14 +190,14 @@ def _names_of(name: str) -> list[str]:
 def _written_index(entry: str | int, index: _TeacherNames, name: str, file: str) -> int:
     if isinstance(entry, int):
         if entry < 0 or (index.classes and entry >= len(index.classes)):
-            raise ModelError(f"{file}: {name!r}: the teacher has no class number {entry} (it has {len(index.classes)})")
+            raise ModelError(f"{file}: {name!r}: the model has no class number {entry} (it has {len(index.classes)})")
         return entry
     if not index.classes:
-        raise ModelError(f"{file}: {name!r}: the teacher does not name its classes; give numbers instead of {entry!r}")
+        raise ModelError(f"{file}: {name!r}: the model does not name its classes; give numbers instead of {entry!r}")
     found = index.find(entry)
     if len(found) != 1:
         known = " or ".join(index.label(i) for i in found) or index.nearest(entry)
-        raise ModelError(f"{file}: {name!r}: {entry!r} is no one class of the teacher's ({known})")
+        raise ModelError(f"{file}: {name!r}: {entry!r} is no one class of the model's ({known})")
     return found[0]
 
 
@@ -203,6 +205,7 @@ def _refuse_shared(
     wanted: tuple[str, ...],
     groups: tuple[tuple[int, ...], ...],
     teacher_classes: tuple[str, ...] | None,
+    teacher: str,
     way_out: str,
 ) -> None:
     owner: dict[int, str] = {}
@@ -211,7 +214,7 @@ def _refuse_shared(
             if index in owner:
                 shared = teacher_classes[index] if teacher_classes else f"number {index}"
                 both = f"{owner[index]!r} and {name!r}" if owner[index] != name else f"{name!r} twice"
-                raise ModelError(f"the teacher's class {shared} would stand for {both}; {way_out}")
+                raise ModelError(f"{teacher}: its class {shared} would stand for {both}; {way_out}")
             owner[index] = name
 
 

@@ -18,7 +18,7 @@ from buttress.errors import ModelError
 from buttress.models.load import LoadedModel, at_size
 from buttress.models.normalise import normalise
 from buttress.models.uri import parse_model_uri
-from buttress.teachers.classes import choose_classes
+from buttress.teachers.classes import OF_TEACHER, choose_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,6 +46,7 @@ class NetworkTeacher:
             source_classes=spec.source_classes,
             class_map=spec.class_map,
             teacher=parse_model_uri(spec.uri).public,
+            way_out=OF_TEACHER,
         )
         self._check_width()
         self.classes = self._map.classes

@@ -15,7 +15,7 @@ import numpy as np
 from buttress.errors import ModelError
 from buttress.files import sha256_file
 from buttress.nearest import did_you_mean
-from buttress.teachers.classes import choose_classes
+from buttress.teachers.classes import OF_TEACHER, choose_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +48,7 @@ class PythonTeacher:
             source_classes=spec.source_classes,
             class_map=spec.class_map,
             teacher=spec.uri,
+            way_out=OF_TEACHER,
         )
         self.classes = self._map.classes
         self._unmapped, self._seen = 0.0, 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from buttress.errors import SettingsError, TrainingError
@@ -34,6 +35,7 @@ class TrainingData:
         missing: "error" or "hard", for samples the reinforcement does not know.
         p: probability of a stored view, else the hard label on a view that was not stored (arXiv 2303.08983).
         val: labelled images to score on.
+        val_map: YAML file, class of `val` -> class that the model learns, where names do not say it.
         max_bad: largest share, 0..1, of images that may fail to decode.
 
     Raises:
@@ -48,6 +50,7 @@ class TrainingData:
     missing: str = "error"
     p: float = 0.99
     val: Source | None = None
+    val_map: Path | None = None
     max_bad: float = 0.001
 
     def __post_init__(self) -> None:
@@ -133,20 +136,9 @@ class TrainingData:
 
     def _refuse_unused(self, loss: LossSettings) -> None:
         """Raises: SettingsError, where a setting of the loss would be of no effect on these data."""
-        plain, hard = LossSettings(), self.teacher is None and self.reinforcement is None
-        unused = {
-            "loss.gamma": loss.gamma != plain.gamma and loss.name != "nkd",
-            "loss.auxiliary_weight": loss.auxiliary_weight != plain.auxiliary_weight and self.head != "auxiliary",
-            "loss.hard_weight": loss.hard_weight and (hard or self.head == "auxiliary" or self._has_no_labels),
-            "loss.truth_floor": loss.truth_floor and (hard or self.head == "auxiliary" or self._has_no_labels),
-            "loss.name": loss.name == "nkd" and hard,
-        }
-        if wrong := [name for name, idle in unused.items() if idle]:
-            value = getattr(loss, wrong[0].removeprefix("loss."))
-            raise SettingsError(
-                f"{wrong[0]} = {value}: of no effect here (nkd and gamma go together, auxiliary_weight with --head "
-                "auxiliary, the others with soft targets of the images' own classes); leave it out"
-            )
+        hard, auxiliary = self.teacher is None and self.reinforcement is None, self.head == "auxiliary"
+        own = not (hard or auxiliary or self._has_no_labels)
+        refuse_unused(loss, soft=not hard, own_labels=own, auxiliary=auxiliary)
 
     @property
     def _has_no_labels(self) -> bool:
@@ -167,6 +159,38 @@ class TrainingData:
             "p": self.p,
             "teachers": None if self.teacher is None else _portable(self.live_teacher.describe()),
         }
+
+
+def refuse_unused(loss: LossSettings, *, soft: bool, own_labels: bool, auxiliary: bool) -> None:
+    """Refuse settings of a loss that would be of no effect, all of them in one line.
+
+    Args:
+        loss: the settings.
+        soft: whether there are soft targets.
+        own_labels: whether images have a label beside them, among their classes.
+        auxiliary: whether there is a second head.
+
+    Raises: SettingsError, naming each.
+    """
+    plain = LossSettings()
+    idle = {
+        "gamma": loss.gamma != plain.gamma and loss.name != "nkd",
+        "auxiliary_weight": loss.auxiliary_weight != plain.auxiliary_weight and not auxiliary,
+        "hard_weight": loss.hard_weight and not own_labels,
+        "truth_floor": loss.truth_floor and not own_labels,
+        "name": loss.name == "nkd" and not soft,
+    }
+    reasons = {
+        "gamma": "gamma is of nkd",
+        "auxiliary_weight": "auxiliary_weight is of --head auxiliary",
+        "hard_weight": "hard_weight and truth_floor need soft targets of the images' own classes",
+        "truth_floor": "hard_weight and truth_floor need soft targets of the images' own classes",
+        "name": "nkd needs soft targets",
+    }
+    if wrong := [name for name, is_idle in idle.items() if is_idle]:
+        told = ", ".join(f"loss.{name} = {getattr(loss, name)}" for name in wrong)
+        why = "; ".join(dict.fromkeys(reasons[name] for name in wrong))
+        raise SettingsError(f"{told}: of no effect here ({why}); leave {'it' if len(wrong) == 1 else 'them'} out")
 
 
 def _portable(teachers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -172,6 +172,8 @@ def fit(
 
 def require_batches(loader: Loader, settings: TrainingSettings) -> None:
     """Raises: TrainingError, where there is nothing to train on."""
+    if settings.batch < share().world:
+        raise SettingsError(f"batch = {settings.batch}: less than one image for each of {share().world} processes")
     if loader.steps_per_epoch < 1:
         raise TrainingError(f"no full batch of {settings.batch} images to train on; lower --batch or add images")
 

@@ -7,21 +7,26 @@ code leaves its batch statistics and dropout in training mode.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from buttress.errors import SettingsError
+from buttress.errors import SettingsError, SourceError
+from buttress.files import require_own_folder
 from buttress.labelling.label import label_source
 from buttress.labelling.settings import LabelSettings
-from buttress.runs.run import Run
+from buttress.runs.run import CARD, Run
 from buttress.sources import Source
 from buttress.store.reader import open_reinforcement
 from buttress.teachers.teacher import TeacherSpec
-from buttress.training.data import TrainingData
+from buttress.training.data import TrainingData, refuse_unused
 from buttress.training.settings import TrainingSettings
 from buttress.training.train import train_on_source
 from buttress.views.policy import Policy
+
+ROUND = re.compile(r"round-[1-9][0-9]*\+?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +44,11 @@ class Refinery:
         size: side of the views, pixels; none = the model's own.
         val: labelled images to score on.
         max_bad: largest share, 0..1, of images that may fail to decode.
+        recipe: flags that make these rounds again; written to the recipe.yaml of every round's run.
 
     Raises:
-        SettingsError: fewer than 2 rounds.
+        SettingsError: fewer than 2 rounds, a size below 1, or settings of the loss that no round would use.
+        SourceError: images without classes.
     """
 
     source: Source
@@ -54,8 +61,14 @@ class Refinery:
     size: int | None = None
     val: Source | None = None
     max_bad: float = 0.001
+    recipe: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.source.classes is None:
+            raise SourceError(f"{self.source.uri}: has no classes to learn; put images in class sub-folders")
+        if self.size is not None and self.size < 1:
+            raise SettingsError(f"--size {self.size}: at least 1 pixel")
+        refuse_unused(self.training.loss, soft=True, own_labels=True, auxiliary=False)
         if self.rounds < 2:
             raise SettingsError(f"--rounds {self.rounds}: at least 2, for the first trains on hard labels")
 
@@ -65,6 +78,8 @@ class Refinery:
         Raises:
             ButtressError: what is there is of other settings; data, model and settings do not fit together.
         """
+        if not (self.run_of(1) / CARD).exists():
+            require_own_folder(self.out, lambda name: ROUND.fullmatch(name) is not None, "a refinery")
         for number in range(1, self.rounds + 1):
             if number > 1:
                 self._label(number - 1)
@@ -87,8 +102,16 @@ class Refinery:
         )
         settings = self.training.for_hard_labels() if first else self.training.without_smoothing()
         out = self.run_of(number)
-        begun = (out / "run.json").exists()
-        return train_on_source(data, model=self.model, out=out, settings=settings, size=self.size, resume=begun)
+        begun = (out / CARD).exists()
+        return train_on_source(
+            data,
+            model=self.model,
+            out=out,
+            settings=settings,
+            size=self.size,
+            resume=begun,
+            recipe=self.recipe,
+        )
 
     def run_of(self, number: int) -> Path:
         """Folder of the run of a round, from 1."""

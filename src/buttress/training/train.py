@@ -9,19 +9,19 @@ from typing import Any
 
 import yaml
 
-from buttress.errors import ButtressError
-from buttress.files import write_atomic
+from buttress.errors import ButtressError, SettingsError, TrainingError
+from buttress.files import require_own_folder, write_atomic
 from buttress.loading.loader import BatchLoader
-from buttress.metrics.score import evaluation_loader
 from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
-from buttress.runs.run import Run, open_run
+from buttress.runs.run import CARD, Run, open_run
 from buttress.terminal import first_process, note
 from buttress.training.chance import seed_everything
 from buttress.training.checkpoints import require_same_settings
 from buttress.training.data import TrainingData
 from buttress.training.engine import fit, require_batches, require_trackers, resolve_precision, share, wait_for_all
 from buttress.training.optim import create_optimizer, plain_groups
+from buttress.training.scoring import ScoredBatches, scored_batches
 from buttress.training.settings import TrainingSettings
 from buttress.versions import library_versions
 
@@ -52,6 +52,10 @@ def train_on_source(
     Raises:
         ButtressError: data, model and settings do not fit together.
     """
+    if size is not None and size < 1:
+        raise SettingsError(f"--size {size}: the views need at least 1 pixel a side")
+    if not (out / CARD).exists():  # a run is gone on with, or refused below
+        require_own_folder(out, lambda name: resume and name == "checkpoints", "a run's")
     objective = data.objective(settings)
     seed_everything(settings.seed)
     loaded = resolve_model(model, num_classes=len(data.classes))
@@ -94,7 +98,7 @@ def _forget_unstarted(run: Run) -> None:
 
 def _loaders(
     data: TrainingData, loaded: LoadedModel, settings: TrainingSettings
-) -> tuple[BatchLoader, BatchLoader | None]:
+) -> tuple[BatchLoader, ScoredBatches | None]:
     """Training batches, and those to score on where there is val data. No process is started yet."""
     loader = BatchLoader(
         data.batches(loaded.preprocessing.size, settings),
@@ -107,8 +111,9 @@ def _loaders(
     )
     if data.val is None:
         return loader, None
-    return loader, evaluation_loader(
-        loaded.preprocessing, data.val, data.classes, settings.workers, max_bad=data.max_bad, share=share()
+    student = replace(loaded, classes=data.classes)
+    return loader, scored_batches(
+        student, data.val, class_map=data.val_map, workers=settings.workers, max_bad=data.max_bad, share=share()
     )
 
 
@@ -133,12 +138,15 @@ def _made(
     out: Path, resume: bool, other_settings: bool, loaded: LoadedModel, data: TrainingData, settings: dict[str, Any]
 ) -> Run:
     digest = None if data.reinforcement is None else data.reinforcement.card.to_json()["digest"]
-    there = open_run(out, finished=False) if resume and (out / "run.json").exists() else None
-    if there is not None and not other_settings:
+    begun = (out / CARD).exists()
+    if begun and not resume:
+        raise TrainingError(f"{out}: holds a run already; name another --out, or go on with it by --resume")
+    if begun and not other_settings:
+        run = open_run(out, finished=False)
         asked = {**settings, "size": loaded.preprocessing.size, "reinforcement": digest, "data": data.identity()}
-        run = {"size": there.preprocessing.size, "reinforcement": there.reinforcement, "data": there.data}
-        require_same_settings(out, {**there.settings, **run}, asked)
-        return there
+        there = {**run.settings, "size": run.preprocessing.size, "reinforcement": run.reinforcement, "data": run.data}
+        require_same_settings(out, there, asked)
+        return run
     return Run.create(
         out,
         model=loaded,
@@ -147,5 +155,5 @@ def _made(
         versions=library_versions(),
         data=data.identity(),
         reinforcement=digest,
-        again=there is not None,
+        again=begun,
     )
