@@ -72,13 +72,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels[..., label] += 90
         (photos / "abc"[label]).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(photos / "abc"[label] / f"{number:02d}.png"), pixels)
-    often, cases = "--engine.checkpoint_minutes=0", {}
+    often = "--engine.checkpoint_minutes=0"
+    cases: dict[str, tuple[str, list[object]]] = {}
     for workers in (0, 2):
         words = words_on(photos, "--epochs=5", f"--workers={workers}")
         cases[f"seldom-{workers}"] = ("points", [words, ["step:20", "step:24"]])
         cases[f"often-{workers}"] = ("points", [[*words, often], ["save:21"]])
-    for micro, pieces in ((6, 1), (3, 2), (2, 3), (1, 6)):
-        words = words_on(photos, "--epochs=2", "--workers=0", f"--engine.micro_batch={micro}", often, batch=6)
+    for micro, pieces in ((8, 1), (4, 2), (2, 4)):
+        words = words_on(photos, "--epochs=3", "--workers=0", f"--engine.micro_batch={micro}", often, batch=8)
         cases[f"pieces-{pieces}"] = ("points", [words, ["step:3", "save:5"]])
     words = words_on(photos, "--epochs=2", "--workers=0", "--engine.ema_decay=0.9", f"--val=folder:{photos}", often)
     cases["average"] = ("points", [words, ["step:5", "save:9"]])
@@ -138,12 +139,12 @@ def test_R18_the_order_is_the_same_from_any_step_and_in_any_process(photos, work
     assert [one[2] for one in alone] == [a[2] + b[2] for a, b in zip(first, second, strict=True)]
 
 
-@pytest.mark.parametrize("pieces", [1, 2, 3, 6])
+@pytest.mark.parametrize("pieces", [1, 2, 4])
 def test_R19_a_checkpoint_comes_after_an_update_whatever_it_is_added_up_from(runs, pieces):
     out = runs / f"pieces-{pieces}"
     kept = sorted(path.name for path in (out / "straight" / "checkpoints").iterdir())
-    assert kept == ["step-00000007", "step-00000008"]
-    assert len(losses(out / "straight")) == 8
+    assert kept == ["step-00000008", "step-00000009"]
+    assert len(losses(out / "straight")) == 9
     for point, first in (("step-3", 3), ("save-5", 5)):
         assert weights(out / point) == weights(out / "straight")
         assert losses(out / point) == losses(out / "straight")[first:]
@@ -168,7 +169,8 @@ def test_R20_R21_R24_two_processes_train_as_one_and_one_goes_on_for_them(photos,
     np.testing.assert_allclose([line[2] for line in shared], [line[2] for line in alone], rtol=1e-4)
     one, other = (load_file(path / "model.safetensors") for path in (tmp_path / "alone", together / "run"))
     for name, value in one.items():
-        np.testing.assert_allclose(other[name], value, rtol=1e-2, atol=1e-3, err_msg=name)
+        # AdamW turns the last bits of small gradients into steps of the size of its rate, 0.01
+        np.testing.assert_allclose(other[name], value, atol=3e-3, err_msg=name)
 
 
 def test_R22_killed_while_saving_a_whole_checkpoint_is_left(tmp_path):

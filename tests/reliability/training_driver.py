@@ -188,7 +188,7 @@ def saving(out: Path, lives: int, seed: int) -> None:
     (out / "done.json").write_text(json.dumps({"saves": done + 1, "left": sorted(path.name for path in out.iterdir())}))
 
 
-TASKS = {"points": at_points, "random": at_random, "terminated": terminated}
+TASKS: dict[str, Callable[..., None]] = {"points": at_points, "random": at_random, "terminated": terminated}
 
 if __name__ == "__main__":
     task, folder, *rest = sys.argv[1:]
