@@ -6,9 +6,10 @@
     python -m benchmarks.cifar100 run         # the comparison; every run is a line of docs/results/cifar100-main.jsonl
     python -m benchmarks.cifar100 table       # the tables, made from that file alone (`page`: into docs/cifar100.md)
 
-18,000 training images; 2,000 others, held back, choose rates and fit temperatures; none trains on them. The student is
+10,000 training images; 2,000 others, held back, choose rates and fit temperatures; none trains on them. The student is
 timm's `test_resnet` (0.4 M parameters) at 48 px. Same steps, batch, schedule and policy family for all; scored once, at
-the last epoch, on the 10,000 test images. What is in the file is not done again.
+the last epoch, on the 10,000 test images. What is in the file is not done again. `--images 18000` is the same on
+18,000 images, 15 epochs, with a teacher of its own.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ NAME, MODULE = "cifar100-main", "benchmarks.cifar100"
 PAGE = Path(__file__).parents[1] / "docs" / "cifar100.md"
 MARK = "<!-- made by `python -m benchmarks.cifar100 page` -->"
 TEACHER, TEACHER_SIZE, TEACHER_EPOCHS, TEACHER_LR = "tf_efficientnet_lite0", 96, 5, 1e-3
-STUDENT, SIZE, BATCH, EPOCHS, TUNING_EPOCHS, VIEWS = "timm:test_resnet", 48, 64, 15, 8, 10
-LEARNING_RATES = (4e-3, 8e-3, 16e-3)
+STUDENT, SIZE, BATCH, VIEWS = "timm:test_resnet", 48, 64, 10
+LEARNING_RATES = (4e-3, 8e-3)
+EPOCHS = {10_000: 25, 18_000: 15}  # by the number of training images
+IMAGES, FIRST_IMAGES = 10_000, 18_000
 SEEDS = (0, 1, 2)
 HELD_BACK, SPLIT_SEED = 20, 20261121  # images a class
 POLICY = "small-crop"
@@ -71,10 +74,12 @@ class Trial:
     batch: int = BATCH
     size: int = SIZE
     policy: str = POLICY
+    images: int = IMAGES
 
     @property
     def name(self) -> str:
-        return f"{self.phase}-{self.arm}-{self.policy}-{self.size}px-b{self.batch}-{self.lr:g}-{self.seed}"
+        count = "" if self.images == FIRST_IMAGES else f"-{self.images}"  # the first lines do not say it
+        return f"{self.phase}-{self.arm}{count}-{self.policy}-{self.size}px-b{self.batch}-{self.lr:g}-{self.seed}"
 
 
 def cpu_seconds() -> float:
@@ -83,8 +88,8 @@ def cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def split(work: Path) -> None:
-    """Write the training and the held-back images, 180 and 20 a class, as two files."""
+def split(work: Path, images: int) -> None:
+    """Write the training and the held-back images, the latter 20 a class, as two files."""
     import pyarrow.parquet as pq
 
     if (work / "held.parquet").exists():
@@ -92,15 +97,16 @@ def split(work: Path) -> None:
     table = pq.read_table(data_folder() / "cifar100" / "train.parquet")
     rng, labels = np.random.default_rng(SPLIT_SEED), np.array(table["fine_label"])
     classes = np.unique(labels)
-    held = np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:HELD_BACK] for c in classes]))
+    shuffled = [rng.permutation(np.flatnonzero(labels == c)) for c in classes]
+    last = HELD_BACK + images // len(classes)
     work.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.take(np.setdiff1d(np.arange(len(labels)), held)), work / "fit.parquet")
-    pq.write_table(table.take(held), work / "held.parquet")
+    for part, first, stop in (("fit", HELD_BACK, last), ("held", 0, HELD_BACK)):
+        pq.write_table(table.take(np.sort(np.concatenate([c[first:stop] for c in shuffled]))), work / f"{part}.parquet")
 
 
-def teacher(work: Path) -> None:
+def teacher(work: Path, images: int) -> None:
     """Fine-tune the teacher with a new head by the command line."""
-    split(work)
+    split(work, images)
     weights = data_folder() / "weights" / f"{TEACHER}.fp16.safetensors"
     words = [
         *("--model", f"timm:{TEACHER}@{weights}", "--data", f"parquet:{work}/fit.parquet"),
@@ -111,10 +117,10 @@ def teacher(work: Path) -> None:
     started = time.perf_counter()
     run = [sys.executable, "-m", "buttress", "train", *words, *(["--resume"] if begun else [])]
     subprocess.run(run, check=True)
-    note_teacher(work, (time.perf_counter() - started) / 60)
+    note_teacher(work, images, (time.perf_counter() - started) / 60)
 
 
-def note_teacher(work: Path, minutes: float) -> None:
+def note_teacher(work: Path, images: int, minutes: float) -> None:
     """One line of what the teacher is worth."""
     from buttress.metrics.score import score
     from buttress.runs.resolve import resolve_model
@@ -127,6 +133,7 @@ def note_teacher(work: Path, minutes: float) -> None:
         NAME,
         {
             "kind": "teacher",
+            "images": images,
             "model": TEACHER,
             "size": TEACHER_SIZE,
             "epochs": TEACHER_EPOCHS,
@@ -143,7 +150,7 @@ def test_uri() -> str:
     return f"parquet:{data_folder()}/cifar100/test.parquet"
 
 
-def reinforce(work: Path, policies: Iterable[str]) -> None:
+def reinforce(work: Path, images: int, policies: Iterable[str]) -> None:
     """What the teacher says of the training images, a store per policy."""
     from buttress.labelling.label import label_source
     from buttress.labelling.settings import LabelSettings
@@ -161,7 +168,15 @@ def reinforce(work: Path, policies: Iterable[str]) -> None:
         label_source(source, spec, preset(POLICIES[arm]), LabelSettings(views=VIEWS), out)
         size = sum(file.stat().st_size for file in out.iterdir())
         seconds = {"wall_seconds": round(time.perf_counter() - started, 1), "cpu_seconds": round(cpu_seconds() - used)}
-        document = {"kind": "store", "arm": arm, "views": VIEWS, "policy": POLICIES[arm], "bytes": size, **seconds}
+        document = {
+            "kind": "store",
+            "images": images,
+            "arm": arm,
+            "views": VIEWS,
+            "policy": POLICIES[arm],
+            "bytes": size,
+            **seconds,
+        }
         record(NAME, document, MODULE)
 
 
@@ -173,7 +188,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     from buttress.training.settings import EngineSettings, TrainingSettings
 
     torch.set_num_threads(1)
-    epochs = TUNING_EPOCHS if trial.phase == "tune" else EPOCHS
+    epochs = EPOCHS[trial.images]
     settings = TrainingSettings(
         epochs=epochs,
         batch=trial.batch,
@@ -229,35 +244,42 @@ def trained(trial: Trial, work: Path, settings: Any) -> Path:
     return train_on_source(data, model=STUDENT, out=out, settings=settings, size=SIZE, resume=begun).path
 
 
-def tuning() -> list[Trial]:
-    return [Trial("tune", arm, lr, 0) for lr in LEARNING_RATES for arm in ("hard", "reinforced")]
+def tuning(images: int) -> list[Trial]:
+    return [Trial("tune", arm, lr, 0, images=images) for lr in LEARNING_RATES for arm in ("hard", "reinforced")]
 
 
-def trials_of(phase: str, arm: str) -> dict[int, Line]:
+def trials_of(phase: str, arm: str, images: int) -> dict[int, Line]:
     """Seed -> line; of the rate that was chosen, which is the only one of the finals."""
-    return {x["seed"]: x for x in lines(NAME) if x["kind"] == "trial" and (x["phase"], x["arm"]) == (phase, arm)}
+    asked = (phase, arm, images)
+    return {x["seed"]: x for x in lines(NAME) if x["kind"] == "trial" and (x["phase"], x["arm"], of(x)) == asked}
 
 
-def best_rate(arm: str) -> float:
+def of(line: Line) -> int:
+    """The number of training images; the first lines were written when there was one number alone."""
+    return int(line.get("images", FIRST_IMAGES))
+
+
+def best_rate(arm: str, images: int) -> float:
     """Of the lowest NLL on the held-back images."""
     tuned_as = RATE_OF.get(arm, arm if arm == "hard" else "reinforced")
     found = [x for x in lines(NAME) if (x["kind"], x.get("phase"), x.get("arm")) == ("trial", "tune", tuned_as)]
-    found = [x for x in found if (x["batch"], x.get("size"), x.get("policy")) == (BATCH, SIZE, POLICY)]
+    same = (BATCH, SIZE, POLICY, images)
+    found = [x for x in found if (x["batch"], x.get("size"), x.get("policy"), of(x)) == same]
     if not found:
         sys.exit(f"no rate for {arm}: run `python -m {MODULE} tune` first")
     return float(min(found, key=lambda x: x["held_back"]["nll"])["lr"])
 
 
-def finals(arms: Sequence[str]) -> list[Trial]:
-    return [Trial("final", arm, best_rate(arm), seed) for seed in SEEDS for arm in arms]
+def finals(arms: Sequence[str], images: int) -> list[Trial]:
+    return [Trial("final", arm, best_rate(arm, images), seed, images=images) for seed in SEEDS for arm in arms]
 
 
-def comparison() -> str:
+def comparison(images: int) -> str:
     """Every arm against hard labels."""
     header = ["trained on", "rate", "seeds", "top-1 %", "gain, points [95 %]", "NLL", "ECE %", "ECE % scaled", "CPU s"]
-    hard, rows = trials_of("final", "hard"), []
+    hard, rows = trials_of("final", "hard", images), []
     for arm, name in ARMS.items():
-        runs = trials_of("final", arm)
+        runs = trials_of("final", arm, images)
         if not runs:
             continue
         found = list(runs.values())
@@ -278,39 +300,44 @@ def comparison() -> str:
     return markdown(header, rows)
 
 
-def teacher_table() -> str:
+def teacher_table(images: int) -> str:
     """What the teacher is worth, and what labelling cost."""
     rows = []
     for x in lines(NAME):
-        if x["kind"] == "teacher":
+        if x["kind"] == "teacher" and of(x) == images:
             what = f"{x['model']} at {x['size']} px, {x['epochs']} epochs"
             rows.append([what, f"test top-1 {100 * x['test']['top1']:.1f} %", f"{x['minutes']:g} min on a busy core"])
-        if x["kind"] == "store" and x["policy"] in POLICIES.values():
+        if x["kind"] == "store" and x["policy"] in POLICIES.values() and of(x) == images:
             what = f"labels of {x['policy']}, {x['views']} views an image"
             rows.append([what, f"{x['bytes'] / 1e6:.1f} MB", f"{x['cpu_seconds']:,} CPU s"])
     return markdown(["what", "", "cost, once"], rows)
 
 
 def table() -> str:
-    """What was paid once, and every arm against hard labels."""
-    return f"{teacher_table()}\n\n{comparison()}"
+    """For each number of images what was paid once, and every arm against hard labels."""
+    return "\n\n".join(
+        f"### {images:,} images, {epochs} epochs\n\n{teacher_table(images)}\n\n{comparison(images)}"
+        for images, epochs in EPOCHS.items()
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["teacher", "reinforce", "tune", "run", "table", "page"])
-    parser.add_argument("--work", type=Path, default=Path("build/cifar100"))
+    parser.add_argument("--images", type=int, default=IMAGES, choices=list(EPOCHS))
+    parser.add_argument("--work", type=Path, help="default: build/cifar100-IMAGES")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
-    arms = asked.arms.split(",")
+    arms, images = asked.arms.split(","), asked.images
+    work = asked.work or Path(f"build/cifar100-{images}")
     if asked.what == "teacher":
-        teacher(asked.work)
+        teacher(work, images)
     elif asked.what == "reinforce":
-        reinforce(asked.work, [arm for arm in POLICIES if arm in arms])
+        reinforce(work, images, [arm for arm in POLICIES if arm in arms])
     elif asked.what in ("tune", "run"):
-        trials = tuning() if asked.what == "tune" else finals(arms)
-        run_trials(NAME, trials, train_one, asked.work, asked.processes, MODULE)
+        trials = tuning(images) if asked.what == "tune" else finals(arms, images)
+        run_trials(NAME, trials, train_one, work, asked.processes, MODULE)
     elif asked.what == "page":
         put_table(PAGE, MARK, table())
     else:
