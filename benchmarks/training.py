@@ -1,4 +1,5 @@
-"""What a step costs: the same images, policy and student with hard labels, a reinforcement, and a live teacher.
+"""What a step costs: the same images, policy and student with hard labels, a reinforcement and a live teacher; and what
+the engine adds to a bare loop of torch on the same batches.
 
     python -m benchmarks.training             # a table of ratios
     python -m benchmarks.training --record    # and a line of docs/results/training.jsonl
@@ -29,7 +30,7 @@ NAME = "training"
 STUDENT, SIZE, BATCH, IMAGES, VIEWS = "timm:test_resnet", 32, 128, 2_560, 2
 TEACHER, TEACHER_SIZE = "tf_efficientnet_lite0", 96
 REPEATS = 7
-MUSTS = {"reinforced / hard": 1.03, "reinforced / live teacher": 0.5}
+MUSTS = {"reinforced / hard": 1.03, "reinforced / live teacher": 0.5, "hard / bare loop": 1.03}
 
 
 def datasets(work: Path) -> dict[str, Any]:
@@ -62,6 +63,37 @@ def datasets(work: Path) -> dict[str, Any]:
     }
 
 
+def bare_seconds(data: Any, epochs: int) -> float:
+    """CPU seconds of what anybody would write: the same batches, model, optimizer and schedule, nothing else."""
+    import torch
+
+    from buttress.loading.loader import BatchLoader
+    from buttress.models.load import at_size
+    from buttress.models.normalise import normalise
+    from buttress.runs.resolve import resolve_model
+    from buttress.training.optim import create_optimizer, plain_groups
+    from buttress.training.settings import OptimizerSettings, TrainingSettings
+
+    used = time.process_time()
+    loaded = at_size(resolve_model(STUDENT, num_classes=len(data.classes)), SIZE)
+    model = loaded.module.train().to(memory_format=torch.channels_last)
+    loader = BatchLoader(data.batches(SIZE, TrainingSettings()), batch=BATCH, shuffle=True)
+    optimizer = create_optimizer(plain_groups(model, 0.05), OptimizerSettings(), 1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * loader.steps_per_epoch)
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            assert isinstance(batch.targets, torch.Tensor)
+            logits_BC = model(normalise(batch.images, loaded.preprocessing))
+            loss = torch.nn.functional.cross_entropy(logits_BC, batch.targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            loss.item()
+    return time.process_time() - used
+
+
 def seconds(data: Any, epochs: int, out: Path) -> float:
     """CPU seconds of a training of `epochs` on `data`, all told."""
     from buttress.training.settings import EngineSettings, TrainingSettings
@@ -82,6 +114,8 @@ def measure(arms: dict[str, Any], repeats: int, work: Path) -> list[dict[str, fl
         for name, data in arms.items():
             one, two = (seconds(data, epochs, work / f"{name}-{number}-{epochs}") for epochs in (1, 2))
             spent[name] = two - one
+        one, two = (bare_seconds(arms["hard"], epochs) for epochs in (1, 2))
+        spent["bare loop"] = two - one
         rounds.append(spent)
     return rounds[1:]  # the first warms up
 

@@ -13,7 +13,7 @@ def refusal(capsys, *words) -> str:
     """The one line that a command ends with; its exit code is 2."""
     capsys.readouterr()
     assert main([str(word) for word in words]) == 2
-    error = capsys.readouterr().err
+    error: str = capsys.readouterr().err
     assert "Traceback" not in error
     (line,) = [line for line in error.splitlines() if "error:" in line]
     return line

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import sklearn.datasets  # noqa: F401  (what a life would import is imported once)
+
 from buttress import cli
 from buttress.training import checkpoints, engine, train
 
