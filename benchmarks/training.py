@@ -2,7 +2,7 @@
 the engine adds to a bare loop of torch on the same batches.
 
     python -m benchmarks.training             # a table of ratios
-    python -m benchmarks.training --record    # and a line of docs/results/training.jsonl
+    python -m benchmarks.training --record    # and a line of docs/results/training.jsonl, and docs/engine.md's table
 
 Process CPU time of whole trainings of a few steps (batches made in this process, one thread), the arms by turns, the
 median of the paired ratios with their smallest and largest. Images: CIFAR-100's (BUTTRESS_DATA). Student: timm's
@@ -24,9 +24,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
-from benchmarks.trials import data_folder
+from benchmarks.trials import data_folder, lines, markdown, put_table
 
 NAME = "training"
+PAGE = Path(__file__).parents[1] / "docs" / "engine.md"
+MARK = "<!-- made by `python -m benchmarks.training --record` -->"
 STUDENT, SIZE, BATCH, IMAGES, VIEWS = "timm:test_resnet", 32, 128, 2_560, 2
 TEACHER, TEACHER_SIZE = "tf_efficientnet_lite0", 96
 REPEATS = 7
@@ -120,6 +122,15 @@ def measure(arms: dict[str, Any], repeats: int, work: Path) -> list[dict[str, fl
     return rounds[1:]  # the first warms up
 
 
+def table() -> str:
+    """The ratios of the last recorded run."""
+    rows = [
+        [row["name"], f"{row['ratio']:.3f}", "{:.3f} to {:.3f}".format(*row["spread"]), f"at most {row['must']:g}"]
+        for row in lines(NAME)[-1]["rows"]
+    ]
+    return markdown(["CPU time of an epoch", "median ratio", "smallest to largest", "wanted"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=REPEATS)
@@ -150,6 +161,7 @@ def main() -> None:
         print(f"{name:26} {ratio:.3f}  ({min(ratios):.3f} to {max(ratios):.3f}; must: at most {must})")
     if asked.record:
         record(NAME, {"rows": rows, "rounds": rounds}, "benchmarks.training")
+        put_table(PAGE, MARK, table())
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=1) + "\n")
 
