@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -199,12 +200,13 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
         evaluate_every=epochs,
         engine=EngineSettings(checkpoint_every=1),
     )
-    used = time.process_time()
+    resumed, used = (work / "runs" / trial.name).exists(), time.process_time()
     path = trained(trial, work, settings)
     used = time.process_time() - used
     test = test_uri() if trial.phase == "final" else None
     figures = figures_on(resolve_model(f"run:{path}"), f"parquet:{work}/held.parquet", test)
-    return {"kind": "trial", **asdict(trial), "epochs": epochs, "cpu_seconds": round(used), **figures}
+    cost = {"cpu_seconds": round(used), "resumed": resumed}  # of this part of it
+    return {"kind": "trial", **asdict(trial), "epochs": epochs, **cost, **figures}
 
 
 def trained(trial: Trial, work: Path, settings: Any) -> Path:
@@ -294,7 +296,7 @@ def comparison(images: int) -> str:
                 spread((x["nll"] for x in found), digits=2),
                 spread((x["ece"] for x in found), 100),
                 spread((x["ece_scaled"] for x in found), 100),
-                spread((x["cpu_seconds"] for x in found), digits=0),
+                spread([x["cpu_seconds"] for x in found if not x.get("resumed")] or [math.nan], digits=0),
             ]
         )
     return markdown(header, rows)

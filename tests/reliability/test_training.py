@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +200,31 @@ def test_R17_killed_at_random_moments_the_weights_are_the_same(tmp_path):
     run = tmp_path / "r" / "digits"
     assert weights(run / "killed") == weights(run / "straight")
     assert figures(run / "killed") == figures(run / "straight")
+
+
+def test_R23_other_settings_are_refused_by_key_unless_told_to(photos, tmp_path, capsys):
+    words = ["train", *words_on(photos, "--workers=0", batch=8), f"--out={tmp_path / 'run'}"]
+    assert main([*words, "--epochs=1"]) == 0
+    (tmp_path / "run" / "model.safetensors").unlink()
+    assert main([*words, "--epochs=2", "--label-smoothing=0.1", "--resume"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "epochs (1 there, 2 asked for), label_smoothing (0.0 there, 0.1 asked for)" in line
+    assert "--other-settings" in line
+    assert main([*words, "--epochs=2", "--label-smoothing=0.1", "--resume", "--other-settings"]) == 0
+    assert [figure[:2] for figure in figures(tmp_path / "run")] == [(1, 3), (2, 6)]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["epochs"] == 2
+
+
+def test_R23_other_settings_are_for_a_resume(photos, tmp_path, capsys):
+    assert main(["train", *words_on(photos), f"--out={tmp_path / 'run'}", "--other-settings"]) == 2
+    assert "--other-settings: says how to go on, so it needs --resume" in capsys.readouterr().err
+
+
+def test_R26_a_loss_that_is_not_finite_stops_with_the_step_and_the_ids(photos, tmp_path, capsys):
+    words = words_on(photos, "--workers=0", "--epochs=3", "--schedule.warmup=0", batch=4)
+    words[words.index("--lr") + 1] = "1e30"
+    assert main(["train", *words, f"--out={tmp_path / 'run'}"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(
+        r"step [1-5]: the loss is (nan|inf) on (\w+/\d\d\.png(, )?){4}; lower --lr, or look at these", line
+    )
