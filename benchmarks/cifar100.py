@@ -308,7 +308,13 @@ def teacher_table(images: int) -> str:
     for x in lines(NAME):
         if x["kind"] == "teacher" and of(x) == images:
             what = f"{x['model']} at {x['size']} px, {x['epochs']} epochs"
-            rows.append([what, f"test top-1 {100 * x['test']['top1']:.1f} %", f"{x['minutes']:g} min on a busy core"])
+            rows.append(
+                [
+                    what,
+                    f"test top-1 {100 * x['test']['top1']:.1f} %",
+                    f"{x['minutes'] - x.get('paused_minutes', 0):.0f} min on a busy core",
+                ]
+            )
         if x["kind"] == "store" and x["policy"] in POLICIES.values() and of(x) == images:
             what = f"labels of {x['policy']}, {x['views']} views an image"
             rows.append([what, f"{x['bytes'] / 1e6:.1f} MB", f"{x['cpu_seconds']:,} CPU s"])

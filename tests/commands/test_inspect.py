@@ -153,6 +153,7 @@ def test_misuse_is_told_in_one_line(photos, plus, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr("buttress.pages.health.find_spec", lambda _: None)
     cases = [
         ([str(plus)], "--source is required"),
+        ([str(plus), *source, "--json", str(photos)], f"--json {photos}: is a folder"),
         ([str(plus), *source, "--top", "0"], "--top 0"),
         ([str(tmp_path / "no"), *source], "no reinforcement here"),
         ([str(plus), *source, "--out", str(tmp_path / "a.html")], "pip install buttress[demo]"),

@@ -38,13 +38,16 @@ def inspect(
         out: HTML page with a picture of every entry.
     """
     _check(top, out)
-    from buttress.files import write_json
+    from buttress.files import require_writable, write_json
     from buttress.metrics.health import examine
     from buttress.pages.health import write_health_page
     from buttress.sources import open_source
     from buttress.store.reader import open_reinforcement
 
-    for path in filter(None, (json, out)):
+    for flag, path in (("--json", json), ("--out", out)):
+        if path is None:
+            continue
+        require_writable(path, flag)
         path.parent.mkdir(parents=True, exist_ok=True)  # the lists must not be lost for want of a folder
     health = examine(open_source(source), open_reinforcement(reinforcement))
     document = _document(health, top, near_duplicates)
