@@ -55,16 +55,21 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def die_before_step(number: int) -> None:
-    """SIGKILL when that update is about to begin."""
+def at_step(number: int, sent: signal.Signals) -> None:
+    """This process gets that signal when that update is about to begin."""
     step = engine._Engine.step
 
-    def dying(self: Any, batch: Any, at: int) -> Any:
+    def interrupted(self: Any, batch: Any, at: int) -> Any:
         if at == number:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), sent)
         return step(self, batch, at)
 
-    engine._Engine.step = dying  # type: ignore[assignment, method-assign]
+    engine._Engine.step = interrupted  # type: ignore[assignment, method-assign]
+
+
+def die_before_step(number: int) -> None:
+    """SIGKILL when that update is about to begin."""
+    at_step(number, signal.SIGKILL)
 
 
 def die_after_save(updates: int) -> None:
@@ -117,18 +122,8 @@ def newest_of(checkpoints: Path) -> str:
 def terminated(out: Path, words: list[str], number: int) -> None:
     """A training that is asked to end while it takes that update, and resumed."""
 
-    def asked() -> None:
-        step = engine._Engine.step
-
-        def asking(self: Any, batch: Any, at: int) -> Any:
-            if at == number:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return step(self, batch, at)
-
-        engine._Engine.step = asking  # type: ignore[assignment, method-assign]
-
     assert ended(life(words, out / "straight")) == 0
-    assert ended(life(words, out / "asked", asked)) == 143
+    assert ended(life(words, out / "asked", partial(at_step, number, signal.SIGTERM))) == 143
     (out / "saved.json").write_text(json.dumps([path.name for path in (out / "asked" / "checkpoints").iterdir()]))
     assert ended(life(words, out / "asked")) == 0
 
@@ -136,14 +131,7 @@ def terminated(out: Path, words: list[str], number: int) -> None:
 def together(out: Path, words: list[str], number: int) -> None:
     """One of several processes that torchrun started. The last is asked to end while it takes that update."""
     if os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1):
-        step = engine._Engine.step
-
-        def asking(self: Any, batch: Any, at: int) -> Any:
-            if at == number:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return step(self, batch, at)
-
-        engine._Engine.step = asking  # type: ignore[assignment, method-assign]
+        at_step(number, signal.SIGTERM)
     code = cli.main(["train", *words, "--out", str(out)])
     told = {"world": engine.share().world, "rank": engine.share().rank, "code": code}
     (out.parent / f"rank-{engine.share().rank}.json").write_text(json.dumps(told))

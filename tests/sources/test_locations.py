@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -43,7 +42,6 @@ PIECE = st.one_of(
 )
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="compares with bash")
 @settings(deadline=None, max_examples=30)
 @given(pieces=st.lists(PIECE, min_size=1, max_size=3))
 def test_braces_are_those_of_a_shell(pieces: list[str]) -> None:

@@ -14,6 +14,7 @@ from buttress.errors import SettingsError
 from buttress.files import write_atomic
 from buttress.models.imagenet import english_names, is_wordnet_id
 from buttress.pages.report import count, points, shown
+from buttress.pages.templates import page_template
 from buttress.sources import Source, UndecodableImage, decode
 from buttress.terminal import number
 
@@ -32,21 +33,11 @@ def write_health_page(document: Mapping[str, Any], source: Source, top: int, out
     Raises: SettingsError where Jinja2 is not installed.
     """
     require_libraries()
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("buttress", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=count, english=_english, number=number, percent=_percent)
     lists = {
         name: (document[name] or [])[:top]
         for name in ("label_errors", "duplicates", "near_duplicates", "hardest", "ambiguous")
     }
-    page = environment.get_template("health.html.j2").render(
+    page = page_template("health.html.j2", count=count, english=_english, number=number, percent=_percent).render(
         document=document, lists=lists, pictures=_pictures(lists, source), top=top
     )
     write_atomic(out, page.encode())

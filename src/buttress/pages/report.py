@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from buttress.errors import SettingsError
 from buttress.files import write_atomic
 from buttress.pages.plots import reliability_svg
+from buttress.pages.templates import page_template
 
 SMALL = 64  # pixels: a view of at most this side is shown with its pixels visible
 
@@ -31,17 +32,9 @@ def write_demo_report(results: Mapping[str, Any], images: Sequence[NDArray[np.ui
     """
     assert len(images) == len(results["views"])
     require_libraries()
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("buttress", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(points=points, decimals=decimals, count=count, bytes=byte_count, duration=duration)
-    page = environment.get_template("report.html.j2").render(
+    page = page_template(
+        "report.html.j2", points=points, decimals=decimals, count=count, bytes=byte_count, duration=duration
+    ).render(
         results=results,
         headline=headline(results["gain"]),
         summary=summary(results),
