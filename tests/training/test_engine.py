@@ -14,7 +14,8 @@ from torch.nn.utils import parametrize
 from buttress.errors import SettingsError, TrainingError
 from buttress.loading.targets import Batch
 from buttress.training.chance import StepChance, seed_everything
-from buttress.training.engine import fit, resolve_precision
+from buttress.training.compute import resolve_precision
+from buttress.training.engine import fit
 from buttress.training.optim import learning_rate
 from buttress.training.settings import EngineSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
 

@@ -11,12 +11,12 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -43,13 +43,14 @@ from buttress.training.checkpoints import (
     require_same_settings,
     save_checkpoint,
 )
+from buttress.training.compute import batch_large_enough, compiled, deterministic, resolve_precision, without_autocast
+from buttress.training.history import EpochLosses, EpochResult, History, StepLoss
 from buttress.training.objectives import Objective, TargetObjective
 from buttress.training.optim import carry_over, create_optimizer, learning_rate, plain_groups, set_learning_rate
-from buttress.training.settings import Precision, TrainingSettings
+from buttress.training.settings import TrainingSettings
 from buttress.training.stops import Termination, TrainingStoppedError, memory_advice, termination
 from buttress.weights.method import Method
 
-SHOWN_IDS = 8
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available, "mlflow": is_mlflow_available}
 
 
@@ -73,26 +74,6 @@ class RunFolder(Protocol):
     def preprocessing(self) -> Preprocessing: ...
     def append_metrics(self, line: dict[str, Any], /) -> None: ...
     def save_weights(self, state_dict: dict[str, Tensor], /) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochResult:
-    """One epoch: its number from 1, updates so far, mean loss, last learning rate, seconds, figures on the val data."""
-
-    epoch: int
-    step: int
-    loss: float
-    lr: float
-    seconds: float
-    val: dict[str, Figure] | None
-
-
-@dataclass(slots=True)
-class History:
-    """What happened: every epoch, also those before a resume; the loss of every update since this start."""
-
-    epochs: list[EpochResult] = field(default_factory=list)
-    step_losses: list[float] = field(default_factory=list)
 
 
 def share() -> Share:
@@ -158,7 +139,7 @@ def fit(
     settings = replace(settings.resolved(pretrained=False), precision=resolve_precision(settings.precision))
     if objective is None:
         objective = TargetObjective(settings.loss, smoothing=settings.label_smoothing)
-    with _deterministic(settings.engine.deterministic), termination() as asked:
+    with deterministic(settings.engine.deterministic), termination() as asked:
         engine = _Engine(module, loader, settings, run, methods, objective, asked)
         place = engine.restore(resume, other_settings)
         history = History(epochs=[EpochResult(**line) for line in place.history])
@@ -185,21 +166,6 @@ def require_trackers(settings: TrainingSettings) -> None:
             raise SettingsError(
                 f"engine.trackers = {tracker}: it is not installed here; pip install {tracker}, or leave it out"
             )
-
-
-def resolve_precision(asked: Precision) -> Literal["fp32", "bf16", "fp16"]:
-    """`auto` is bf16 on a GPU that multiplies it itself, else fp32; anything else stays.
-
-    Raises:
-        SettingsError: fp16 without a GPU.
-    """
-    if asked == "fp16" and not torch.cuda.is_available():
-        raise SettingsError("precision = fp16: needs a GPU; take bf16 or fp32 on a CPU")
-    if asked != "auto":
-        return asked
-    # Without this argument torch counts a GPU that only emulates bf16, many times slower than fp32.
-    native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if native else "fp32"
 
 
 def _due(epoch: int, every: int, epochs: int) -> bool:
@@ -237,7 +203,7 @@ class _Engine:
         self.average = Average(module, plain_buffers, settings.engine.ema_decay) if settings.engine.ema_decay else None
         self.plain_optimizer = create_optimizer(carry_over(groups, module), settings.optimizer, settings.lr)
         self.model, self.optimizer = self.accelerator.prepare(module, self.plain_optimizer)
-        self.forward = _compiled(self.model, methods) if settings.engine.compile else self.model
+        self.forward = compiled(self.model, methods=bool(methods)) if settings.engine.compile else self.model
         self.once_a_pass = parametrize.cached if methods else nullcontext
         if settings.engine.trackers:
             self.accelerator.init_trackers("buttress", config=_flat(asdict(settings)))
@@ -246,7 +212,7 @@ class _Engine:
         """Train what is left of epoch number `epoch` (from 0), evaluate and save where that is due."""
         started, per_epoch = time.perf_counter(), self.loader.steps_per_epoch
         done, known = (place.step, place.losses) if epoch == place.epoch else (0, [])
-        losses = _Losses(known, history.step_losses[-1] if history.step_losses else math.nan)
+        losses = EpochLosses(known, history.step_losses[-1] if history.step_losses else math.nan)
         first = epoch * per_epoch
         self.module.train()
         self.loader.set_epoch(epoch, done)
@@ -255,7 +221,7 @@ class _Engine:
             bar.advance()
             if told is not None:
                 losses.add(told, step, batch.ids)
-                bar.update(f"epoch {epoch + 1}/{self.settings.epochs}  loss {losses.last:.4f}{_top1(history)}")
+                bar.update(f"epoch {epoch + 1}/{self.settings.epochs}  loss {losses.last:.4f}{_shown(history.top1())}")
             self._save_inside(epoch, step + 1 - first, losses, history)
         mean = losses.mean(epoch)
         history.step_losses += losses.values[len(known) :]
@@ -270,7 +236,7 @@ class _Engine:
     def lr(self, step: int) -> float:
         return learning_rate(step, self.total_steps, self.peak, self.settings.schedule)
 
-    def step(self, batch: Batch, step: int) -> _Told | None:
+    def step(self, batch: Batch, step: int) -> StepLoss | None:
         """One update; says its loss without waiting for the device. None where there is not one image to learn from."""
         if not batch.ids:
             self._require_alone(step)
@@ -308,7 +274,7 @@ class _Engine:
                     move()
                 last = number == len(pieces) and place == len(passes)
                 with nullcontext() if last else self.accelerator.no_sync(self.model):
-                    with self.once_a_pass(), _batch_large_enough(step, len(images)):
+                    with self.once_a_pass(), batch_large_enough(step, len(images)):
                         loss = self.objective.loss(self.forward(images), targets) * weight
                     self.accelerator.backward(loss)
                 total += loss.detach()
@@ -334,15 +300,15 @@ class _Engine:
                 "repair or remove these images, or raise --batch"
             )
 
-    def _told(self, loss: Tensor) -> _Told:
+    def _told(self, loss: Tensor) -> StepLoss:
         """The loss over all processes, and whether one of them was asked to end; read a step later."""
         if self.share.world == 1:
-            return _Told(loss, loss, None)
+            return StepLoss(loss, loss, None)
         asked = torch.full_like(loss, float(self.asked_to_end.asked))
         both = self.accelerator.reduce(torch.stack([loss, asked]), "mean")
-        return _Told(both[0], loss, both[1])
+        return StepLoss(both[0], loss, both[1])
 
-    def _save_inside(self, epoch: int, done: int, losses: _Losses, history: History) -> None:
+    def _save_inside(self, epoch: int, done: int, losses: EpochLosses, history: History) -> None:
         """Inside an epoch: save where the time has come, and where the process is to end.
 
         Raises:
@@ -371,7 +337,7 @@ class _Engine:
             if val_loader is None:
                 return None
             assert self.run.classes is not None, "val data has class names"
-            with _without_autocast(self.module):
+            with without_autocast(self.module):
                 logits_NC, labels_N, _ = predictions(
                     self.module, val_loader, preprocessing=self.run.preprocessing, classes=self.run.classes
                 )
@@ -462,59 +428,6 @@ class _Engine:
             self.accelerator.wait_for_everyone()
 
 
-@dataclass(slots=True)
-class _Told:
-    """Of one update, 0-d on the device: the loss over all processes, this one's, and whether one is to end."""
-
-    loss: Tensor
-    own: Tensor
-    asked_to_end: Tensor | None
-
-
-class _Losses:
-    """Losses of an epoch, each read one step late, so that the host never waits for the device."""
-
-    def __init__(self, known: list[float], before: float) -> None:
-        self.values, self.asked_to_end = list(known), False
-        self._before = before
-        self._pending: tuple[_Told, int, tuple[str, ...]] | None = None
-
-    @property
-    def last(self) -> float:
-        """The newest that is known, from the epoch before where this one has none yet."""
-        return self.values[-1] if self.values else self._before
-
-    def add(self, told: _Told, step: int, ids: tuple[str, ...]) -> None:
-        self.read()
-        self._pending = (told, step, ids)
-
-    def mean(self, epoch: int) -> float:
-        """Mean over the epoch's updates."""
-        self.read()
-        if not self.values:
-            raise TrainingError(f"epoch {epoch + 1}: no image could be read; look at the warnings above")
-        return math.fsum(self.values) / len(self.values)
-
-    def read(self) -> list[float]:
-        """All of them; waits for the newest."""
-        if self._pending is not None:
-            told, step, ids = self._pending
-            self._pending = None
-            value = told.loss.item()
-            if not math.isfinite(value):
-                raise TrainingError(_not_finite(step, value, told.own.item(), ids))
-            self.asked_to_end = told.asked_to_end is not None and told.asked_to_end.item() > 0
-            self.values.append(value)
-        return self.values
-
-
-def _not_finite(step: int, value: float, own: float, ids: tuple[str, ...]) -> str:
-    if math.isfinite(own):
-        return f"step {step}: the loss is {value} in another process, which names the images"
-    more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
-    return f"step {step}: the loss is {own} on {', '.join(ids[:SHOWN_IDS])}{more}; lower --lr, or look at these images"
-
-
 def _pieces(batch: Batch, most: int | None) -> Iterator[Batch]:
     """The batch in pieces of at most `most` images, as even as they can be."""
     count = len(batch.ids)
@@ -523,10 +436,8 @@ def _pieces(batch: Batch, most: int | None) -> Iterator[Batch]:
         yield batch if pieces == 1 else batch[number * count // pieces : (number + 1) * count // pieces]
 
 
-def _top1(history: History) -> str:
-    """What the last epoch that was scored said."""
-    scored = [epoch.val["top1"]["value"] for epoch in history.epochs if epoch.val is not None]
-    return f"  top-1 {100 * scored[-1]:.1f} %" if scored and scored[-1] is not None else ""
+def _shown(top1: float | None) -> str:
+    return "" if top1 is None else f"  top-1 {100 * top1:.1f} %"
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -540,20 +451,6 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-@contextmanager
-def _batch_large_enough(step: int, count: int) -> Iterator[None]:
-    """Say what to do where batch normalisation has one value per channel: one image whose map is 1 x 1 by then."""
-    try:
-        yield
-    except ValueError as failure:
-        if "Expected more than 1 value per channel" not in str(failure):
-            raise
-        raise TrainingError(
-            f"step {step}: a batch of {count} image is too small for this model's batch normalisation; raise --batch "
-            "or --size, or add images (an image that cannot be decoded makes its batch smaller)"
-        ) from failure
-
-
 def _accelerator(settings: TrainingSettings, folder: Path) -> Accelerator:
     """An Accelerator for the processes that there are."""
     require_trackers(settings)
@@ -565,45 +462,3 @@ def _accelerator(settings: TrainingSettings, folder: Path) -> Accelerator:
     return Accelerator(
         mixed_precision=mixed, log_with=list(settings.engine.trackers) or None, project_dir=folder, **_device()
     )
-
-
-def _compiled(model: nn.Module, methods: tuple[Method, ...]) -> Callable[[Tensor], Tensor]:
-    """The model by torch.compile; itself, with a note, where that cannot be."""
-    if methods:
-        note("torch.compile: not used, a method changes the model between passes")
-        return model
-    try:
-        torch.compile(lambda x: x + 1)(torch.zeros(2, device=next(model.parameters()).device))
-    except (RuntimeError, OSError) as failure:  # what torch raises where it finds no compiler, or one that fails
-        lines = str(failure).strip().splitlines() or [type(failure).__name__]
-        note(f"torch.compile: not used ({lines[0]})")
-        return model
-    compiled: Callable[[Tensor], Tensor] = torch.compile(model)
-    return compiled
-
-
-@contextmanager
-def _deterministic(asked: bool) -> Iterator[None]:
-    """Only algorithms that give the same bits again."""
-    if not asked:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-@contextmanager
-def _without_autocast(module: nn.Module) -> Iterator[None]:
-    """Accelerate replaces `module.forward` by one that runs in bf16; evaluation is in fp32."""
-    replaced = module.__dict__.pop("forward", None)
-    try:
-        yield
-    finally:
-        if replaced is not None:
-            module.forward = replaced

@@ -18,8 +18,9 @@ from buttress.runs.run import CARD, Run, open_run
 from buttress.terminal import first_process, note
 from buttress.training.chance import seed_everything
 from buttress.training.checkpoints import require_same_settings
+from buttress.training.compute import resolve_precision
 from buttress.training.data import TrainingData
-from buttress.training.engine import fit, require_batches, require_trackers, resolve_precision, share, wait_for_all
+from buttress.training.engine import fit, require_batches, require_trackers, share, wait_for_all
 from buttress.training.optim import create_optimizer, plain_groups
 from buttress.training.scoring import ScoredBatches, scored_batches
 from buttress.training.settings import TrainingSettings

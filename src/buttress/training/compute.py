@@ -1,0 +1,86 @@
+"""How a step is computed: precision, compilation, determinism."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from buttress.errors import SettingsError, TrainingError
+from buttress.terminal import note
+from buttress.training.settings import Precision
+
+
+def resolve_precision(asked: Precision) -> Literal["fp32", "bf16", "fp16"]:
+    """`auto` is bf16 on a GPU that multiplies it itself, else fp32; anything else stays.
+
+    Raises:
+        SettingsError: fp16 without a GPU.
+    """
+    if asked == "fp16" and not torch.cuda.is_available():
+        raise SettingsError("precision = fp16: needs a GPU; take bf16 or fp32 on a CPU")
+    if asked != "auto":
+        return asked
+    # Without this argument torch counts a GPU that only emulates bf16, many times slower than fp32.
+    native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "fp32"
+
+
+def compiled(model: nn.Module, *, methods: bool) -> Callable[[Tensor], Tensor]:
+    """The model by torch.compile; itself, with a note, where that cannot be."""
+    if methods:
+        note("torch.compile: not used, a method changes the model between passes")
+        return model
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=next(model.parameters()).device))
+    except (RuntimeError, OSError) as failure:  # what torch raises where it finds no compiler, or one that fails
+        lines = str(failure).strip().splitlines() or [type(failure).__name__]
+        note(f"torch.compile: not used ({lines[0]})")
+        return model
+    faster: Callable[[Tensor], Tensor] = torch.compile(model)
+    return faster
+
+
+@contextmanager
+def deterministic(asked: bool) -> Iterator[None]:
+    """Only algorithms that give the same bits again."""
+    if not asked:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def batch_large_enough(step: int, count: int) -> Iterator[None]:
+    """Say what to do where batch normalisation has one value per channel: one image whose map is 1 x 1 by then."""
+    try:
+        yield
+    except ValueError as failure:
+        if "Expected more than 1 value per channel" not in str(failure):
+            raise
+        raise TrainingError(
+            f"step {step}: a batch of {count} image is too small for this model's batch normalisation; raise --batch "
+            "or --size, or add images (an image that cannot be decoded makes its batch smaller)"
+        ) from failure
+
+
+@contextmanager
+def without_autocast(module: nn.Module) -> Iterator[None]:
+    """Accelerate replaces `module.forward` by one that runs in bf16; evaluation is in fp32."""
+    replaced = module.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if replaced is not None:
+            module.forward = replaced
