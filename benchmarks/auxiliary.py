@@ -18,32 +18,32 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import record
 from benchmarks.trials import (
+    COMPARED,
     Line,
+    compared,
     data_folder,
     figures_on,
     lines,
     markdown,
-    paired_interval,
     put_table,
     run_trials,
-    spread,
+    split_classes,
 )
 
 NAME, MODULE = "auxiliary", "benchmarks.auxiliary"
 PAGE = Path(__file__).parents[1] / "docs" / "training.md"
 MARK = "<!-- made by `python -m benchmarks.auxiliary page` -->"
 TEACHER, TEACHER_SIZE, TEACHER_EPOCHS, TEACHER_LR = "tf_efficientnet_lite0", 96, 10, 1e-3
-STUDENT, SIZE, BATCH, EPOCHS, VIEWS = "timm:test_resnet", 32, 64, 60, 20
-LEARNING_RATES = (1e-3, 2e-3, 4e-3)
+LABELLING_SIZE = 128  # of the teacher as it is
+STUDENT, SIZE, BATCH, EPOCHS, VIEWS = "timm:test_resnet", 48, 64, 100, 20
+POLICY, TEACHER_POLICY = "small-crop", "small"
+LEARNING_RATES = (4e-3, 8e-3)
 SEEDS = (0, 1, 2)
 TRAIN, HELD, SPLIT_SEED = 100, 50, 20261121  # images a superclass
 ARMS = {
@@ -51,7 +51,6 @@ ARMS = {
     "tuned": "reinforced by a fine-tuned teacher",
     "auxiliary": "hard labels + **auxiliary head**, teacher as it is",
 }
-STORES = {"tuned": "source", "auxiliary": "teacher"}  # arm -> classes of its store
 
 
 @dataclass(frozen=True)
@@ -62,29 +61,19 @@ class Trial:
     arm: str
     lr: float
     seed: int
+    size: int = SIZE
+    policy: str = POLICY
+    epochs: int = EPOCHS
 
     @property
     def name(self) -> str:
-        return f"{self.phase}-{self.arm}-{self.lr:g}-{self.seed}"
+        how = f"{self.policy}-{self.size}px-{self.epochs}"
+        return f"{self.phase}-{self.arm}-{how}-{self.lr:g}-{self.seed}"
 
 
 def uri(work: Path, part: str) -> str:
     file = data_folder() / "cifar100" / "test.parquet" if part == "test" else work / f"{part}.parquet"
     return f"parquet:{file}?label=coarse_label"
-
-
-def split(work: Path) -> None:
-    """Write the training and the held-back images as two files."""
-    import pyarrow.parquet as pq
-
-    if (work / "held.parquet").exists():
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    table = pq.read_table(data_folder() / "cifar100" / "train.parquet")
-    rng, labels = np.random.default_rng(SPLIT_SEED), np.array(table["coarse_label"])
-    shuffled = [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
-    for part, first, stop in (("fit", 0, TRAIN), ("held", TRAIN, TRAIN + HELD)):
-        pq.write_table(table.take(np.sort(np.concatenate([k[first:stop] for k in shuffled]))), work / f"{part}.parquet")
 
 
 def prepare(work: Path) -> None:
@@ -95,13 +84,14 @@ def prepare(work: Path) -> None:
     from buttress.teachers import TeacherSpec
     from buttress.views.presets import preset
 
-    split(work)
+    parts = {"fit": range(TRAIN), "held": range(TRAIN, TRAIN + HELD)}
+    split_classes(work, "coarse_label", parts, SPLIT_SEED)
     source, weights = open_source(uri(work, "fit")), data_folder() / "weights" / f"{TEACHER}.fp16.safetensors"
     plain = f"timm:{TEACHER}@{weights}"
-    teachers = {"tuned": f"run:{fine_tuned(work, plain)}", "auxiliary": plain}
-    for arm, classes in STORES.items():
-        spec = TeacherSpec(uri=teachers[arm], size=TEACHER_SIZE, classes=classes, source_classes=source.classes)  # type: ignore[arg-type]
-        label_source(source, spec, preset("small"), LabelSettings(views=VIEWS), work / f"{arm}-store")
+    tuned = TeacherSpec(uri=f"run:{fine_tuned(work, plain)}", size=TEACHER_SIZE, source_classes=source.classes)
+    as_it_is = TeacherSpec(uri=plain, size=LABELLING_SIZE, classes="teacher", source_classes=source.classes)
+    for arm, spec in (("tuned", tuned), ("auxiliary", as_it_is)):
+        label_source(source, spec, preset(POLICY), LabelSettings(views=VIEWS), work / f"{arm}-store")
 
 
 def fine_tuned(work: Path, plain: str) -> Path:
@@ -119,7 +109,7 @@ def fine_tuned(work: Path, plain: str) -> Path:
     settings = TrainingSettings(
         epochs=TEACHER_EPOCHS, lr=TEACHER_LR, batch=64, workers=1, evaluate_every=TEACHER_EPOCHS
     )
-    data = TrainingData(source=open_source(uri(work, "fit")), policy=preset("small"))
+    data = TrainingData(source=open_source(uri(work, "fit")), policy=preset(TEACHER_POLICY))
     started = time.process_time()
     train_on_source(
         data, model=plain, out=out, settings=settings, size=TEACHER_SIZE, resume=(out / "run.json").exists()
@@ -144,35 +134,39 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     source = open_source(uri(work, "fit"))
-    data = TrainingData(source=source, policy=preset("small"))
-    if trial.arm in STORES:
+    if trial.arm == "hard":
+        data = TrainingData(source=source, policy=preset(trial.policy))
+    else:
         store = open_reinforcement(work / f"{trial.arm}-store")
         data = TrainingData(source=source, reinforcement=store, head="auxiliary" if trial.arm == "auxiliary" else "own")
     settings = TrainingSettings(
-        epochs=EPOCHS,
+        epochs=trial.epochs,
         batch=BATCH,
         lr=trial.lr,
         seed=trial.seed,
         workers=0,
-        evaluate_every=EPOCHS,
-        engine=EngineSettings(checkpoint_every=EPOCHS),
+        evaluate_every=trial.epochs,
+        engine=EngineSettings(checkpoint_every=10),
     )
     used, out = time.process_time(), work / "runs" / trial.name
-    train_on_source(data, model=STUDENT, out=out, settings=settings, size=SIZE, resume=(out / "run.json").exists())
+    train_on_source(
+        data, model=STUDENT, out=out, settings=settings, size=trial.size, resume=(out / "run.json").exists()
+    )
     used = time.process_time() - used
     test = uri(work, "test") if trial.phase == "final" else None
     figures = figures_on(resolve_model(f"run:{out}"), uri(work, "held"), test)
-    return {"kind": "trial", **asdict(trial), "epochs": EPOCHS, "cpu_seconds": round(used), **figures}
+    return {"kind": "trial", **asdict(trial), "cpu_seconds": round(used), **figures}
 
 
-def trials_of(phase: str, arm: str) -> dict[int, Line]:
-    """Seed -> line."""
-    return {x["seed"]: x for x in lines(NAME) if x["kind"] == "trial" and (x["phase"], x["arm"]) == (phase, arm)}
+def trials_of(phase: str, arm: str) -> list[Line]:
+    """Lines of the present side, policy and length."""
+    asked = {"kind": "trial", "phase": phase, "arm": arm, "size": SIZE, "policy": POLICY, "epochs": EPOCHS}
+    return [x for x in lines(NAME) if asked == {key: x.get(key) for key in asked}]
 
 
 def best_rate(arm: str) -> float:
     """Of the lowest NLL on the held-back images."""
-    found = [x for x in lines(NAME) if x["kind"] == "trial" and (x["phase"], x["arm"]) == ("tune", arm)]
+    found = trials_of("tune", arm)
     if not found:
         sys.exit(f"no rate for {arm}: run `python -m {MODULE} tune` first")
     return float(min(found, key=lambda x: x["held_back"]["nll"])["lr"])
@@ -180,24 +174,15 @@ def best_rate(arm: str) -> float:
 
 def table() -> str:
     """Every arm against hard labels."""
-    header = ["trained on", "rate", "seeds", "top-1 %", "gain, points [95 %]", "NLL", "ECE %", "ECE % scaled"]
-    hard, rows = trials_of("final", "hard"), []
-    for arm, name in ARMS.items():
-        runs = trials_of("final", arm)
-        found = list(runs.values())
-        if not found:
-            continue
-        gain = "" if arm == "hard" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*paired_interval(runs, hard))
-        figures = [spread((x[key] for x in found), 100) for key in ("top1", "ece", "ece_scaled")]
-        nll = spread((x["nll"] for x in found), digits=2)
-        rows.append([name, f"{found[0]['lr']:g}", str(len(found)), figures[0], gain, nll, *figures[1:]])
-    return markdown(header, rows)
+    found = {arm: {x["seed"]: x for x in trials_of("final", arm)} for arm in ARMS}
+    rows = [[ARMS[arm], *compared(runs, found["hard"])] for arm, runs in found.items() if runs]
+    return markdown(["trained on", *COMPARED], rows)
 
 
-def trials(phase: str, arms: Sequence[str]) -> list[Trial]:
+def trials(phase: str) -> list[Trial]:
     if phase == "tune":
-        return [Trial("tune", arm, lr, 0) for lr in LEARNING_RATES for arm in arms]
-    return [Trial("final", arm, best_rate(arm), seed) for seed in SEEDS for arm in arms]
+        return [Trial("tune", arm, lr, 0) for lr in LEARNING_RATES for arm in ARMS]
+    return [Trial("final", arm, best_rate(arm), seed) for seed in SEEDS for arm in ARMS]
 
 
 def main() -> None:
@@ -210,7 +195,7 @@ def main() -> None:
         prepare(asked.work)
     elif asked.what in ("tune", "run"):
         phase = "tune" if asked.what == "tune" else "final"
-        run_trials(NAME, trials(phase, list(ARMS)), train_one, asked.work, asked.processes, MODULE)
+        run_trials(NAME, trials(phase), train_one, asked.work, asked.processes, MODULE)
     elif asked.what == "page":
         put_table(PAGE, MARK, table())
     else:

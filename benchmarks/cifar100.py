@@ -26,18 +26,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import record
 from benchmarks.trials import (
+    COMPARED,
     Line,
+    compared,
     data_folder,
     figures_on,
     lines,
     markdown,
-    paired_interval,
     put_table,
     run_trials,
+    split_classes,
     spread,
 )
 
@@ -50,7 +50,7 @@ LEARNING_RATES = (4e-3, 8e-3)
 EPOCHS = {10_000: 25, 18_000: 15}  # by the number of training images
 IMAGES, FIRST_IMAGES = 10_000, 18_000
 SEEDS = (0, 1, 2)
-HELD_BACK, SPLIT_SEED = 20, 20261121  # images a class
+CLASSES, HELD_BACK, SPLIT_SEED = 100, 20, 20261121  # images a class
 POLICY = "small-crop"
 POLICIES = {"reinforced": POLICY, "reinforced-mix": "small-mix"}
 ARMS = {
@@ -91,18 +91,8 @@ def cpu_seconds() -> float:
 
 def split(work: Path, images: int) -> None:
     """Write the training and the held-back images, the latter 20 a class, as two files."""
-    import pyarrow.parquet as pq
-
-    if (work / "held.parquet").exists():
-        return
-    table = pq.read_table(data_folder() / "cifar100" / "train.parquet")
-    rng, labels = np.random.default_rng(SPLIT_SEED), np.array(table["fine_label"])
-    classes = np.unique(labels)
-    shuffled = [rng.permutation(np.flatnonzero(labels == c)) for c in classes]
-    last = HELD_BACK + images // len(classes)
-    work.mkdir(parents=True, exist_ok=True)
-    for part, first, stop in (("fit", HELD_BACK, last), ("held", 0, HELD_BACK)):
-        pq.write_table(table.take(np.sort(np.concatenate([c[first:stop] for c in shuffled]))), work / f"{part}.parquet")
+    parts = {"fit": range(HELD_BACK, HELD_BACK + images // CLASSES), "held": range(HELD_BACK)}
+    split_classes(work, "fine_label", parts, SPLIT_SEED)
 
 
 def teacher(work: Path, images: int) -> None:
@@ -278,28 +268,15 @@ def finals(arms: Sequence[str], images: int) -> list[Trial]:
 
 def comparison(images: int) -> str:
     """Every arm against hard labels."""
-    header = ["trained on", "rate", "seeds", "top-1 %", "gain, points [95 %]", "NLL", "ECE %", "ECE % scaled", "CPU s"]
-    hard, rows = trials_of("final", "hard", images), []
-    for arm, name in ARMS.items():
-        runs = trials_of("final", arm, images)
-        if not runs:
-            continue
-        found = list(runs.values())
-        gain = "" if arm == "hard" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*paired_interval(runs, hard))
-        rows.append(
-            [
-                name,
-                f"{found[0]['lr']:g}",
-                str(len(found)),
-                spread((x["top1"] for x in found), 100),
-                gain,
-                spread((x["nll"] for x in found), digits=2),
-                spread((x["ece"] for x in found), 100),
-                spread((x["ece_scaled"] for x in found), 100),
-                spread([x["cpu_seconds"] for x in found if not x.get("resumed")] or [math.nan], digits=0),
-            ]
-        )
-    return markdown(header, rows)
+    hard = trials_of("final", "hard", images)
+    found = {arm: trials_of("final", arm, images) for arm in ARMS}
+    rows = [[ARMS[arm], *compared(runs, hard), cost(runs.values())] for arm, runs in found.items() if runs]
+    return markdown(["trained on", *COMPARED, "CPU s"], rows)
+
+
+def cost(runs: Iterable[Line]) -> str:
+    """CPU seconds of the trainings that were done in one go."""
+    return spread([x["cpu_seconds"] for x in runs if not x.get("resumed")] or [math.nan], digits=0)
 
 
 def teacher_table(images: int) -> str:

@@ -35,6 +35,21 @@ def data_folder() -> Path:
     return Path(os.environ.get("BUTTRESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+def split_classes(work: Path, column: str, parts: Mapping[str, range], seed: int) -> None:
+    """Write parts of CIFAR-100's training images as WORK/PART.parquet: of each class a range of its shuffled images."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(data_folder() / "cifar100" / "train.parquet")
+    rng, labels = np.random.default_rng(seed), np.array(table[column])
+    shuffled = [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
+    work.mkdir(parents=True, exist_ok=True)
+    for part, taken in parts.items():
+        file = work / f"{part}.parquet"
+        if not file.exists():
+            chosen = np.concatenate([indices[taken.start : taken.stop] for indices in shuffled])
+            pq.write_table(table.take(np.sort(chosen)), file)
+
+
 def lines(name: str) -> list[Line]:
     """What docs/results/NAME.jsonl holds."""
     path = RESULTS / f"{name}.jsonl"
@@ -129,6 +144,18 @@ def paired_interval(ours: Mapping[int, Line], theirs: Mapping[int, Line]) -> tup
         means.append(float((difference_SN[chosen_S].mean(0) * weights_N).sum()) / count)
     low, high = np.quantile(means, (0.025, 0.975))
     return 100 * float(difference_SN.mean()), 100 * float(low), 100 * float(high)
+
+
+COMPARED = ("rate", "seeds", "top-1 %", "gain, points [95 %]", "NLL", "ECE %", "ECE % scaled")
+
+
+def compared(runs: Mapping[int, Line], baseline: Mapping[int, Line]) -> list[str]:
+    """The cells of `COMPARED`: final trials of one arm, by seed, against those of the baseline."""
+    found = list(runs.values())
+    gain = "" if runs == baseline else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*paired_interval(runs, baseline))
+    top1, ece, ece_scaled = (spread((x[key] for x in found), 100) for key in ("top1", "ece", "ece_scaled"))
+    nll = spread((x["nll"] for x in found), digits=2)
+    return [f"{found[0]['lr']:g}", str(len(found)), top1, gain, nll, ece, ece_scaled]
 
 
 def spread(values: Iterable[float], scale: float = 1.0, digits: int = 1) -> str:
