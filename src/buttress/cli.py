@@ -40,6 +40,7 @@ VERBS = (
     "evaluate",
     "predict",
     "fold",
+    "export",
     "models",
     "recipes",
     "demo",

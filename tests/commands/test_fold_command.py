@@ -131,7 +131,7 @@ def test_what_cannot_be_folded_is_one_line_and_leaves_no_folder(student, photos,
     assert "no one class of its own for the images' 'azure'" in line
     assert line.endswith("; say which by --class-map FILE.yaml")
     assert main(["fold", "timm:test_resnet", "--data", f"folder:{photos}", "--out", str(tmp_path / "folded")]) == 2
-    assert "only a run can be folded" in said(capsys)
+    assert "only a run will do here" in said(capsys)
     (tmp_path / "loose").mkdir()
     (tmp_path / "loose" / "a.png").write_bytes(next(photos.rglob("*.png")).read_bytes())
     assert main(["fold", str(student), "--data", f"folder:{tmp_path}/loose", "--out", str(tmp_path / "folded")]) == 2

@@ -23,24 +23,21 @@ def fold(
         out: the run folder to make.
         class_map: YAML file, class of the images -> class of the run, where names do not say it.
     """
-    from buttress.errors import ModelError, SourceError, TrainingError
+    from buttress.errors import SourceError, TrainingError
     from buttress.files import require_own_folder
-    from buttress.models.uri import parse_model_uri
-    from buttress.runs import open_run
     from buttress.runs.fold import fold_run
+    from buttress.runs.resolve import resolve_run
     from buttress.runs.run import CARD
     from buttress.sources import open_source
     from buttress.teachers.classes import choose_classes
     from buttress.terminal import note
     from buttress.versions import library_versions
 
-    parsed = parse_model_uri(run)
-    if parsed.scheme != "run" or parsed.path is None:
-        raise ModelError(f"{run}: only a run can be folded; give the --out of a `buttress train`")
+    opened = resolve_run(run)
     if (out / CARD).exists():
         raise TrainingError(f"{out}: holds a run already; name another --out")
     require_own_folder(out, lambda _: False, "a new run")
-    opened, source = open_run(parsed.path), open_source(data)
+    source = open_source(data)
     if source.classes is None:
         raise SourceError(f"{data}: has no classes to keep; put images in class sub-folders")
     wanted = tuple(source.classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from buttress.errors import ModelError
 from buttress.models.load import LoadedModel, load_model, with_head
 from buttress.models.uri import parse_model_uri
-from buttress.runs.run import open_run
+from buttress.runs.run import Run, open_run
 
 
 def resolve_model(
@@ -22,5 +22,15 @@ def resolve_model(
         raise ModelError(f"{uri}: a function can teach but not be trained or evaluated; use timm: or run:")
     if parsed.scheme == "timm":
         return load_model(uri, num_classes=num_classes, pretrained=pretrained, seed=seed)
-    assert parsed.path is not None
-    return with_head(open_run(parsed.path).load_model(), num_classes)
+    return with_head(resolve_run(uri).load_model(), num_classes)
+
+
+def resolve_run(uri: str) -> Run:
+    """The finished run that `uri` names, `run:DIR` or the bare path.
+
+    Raises: ModelError, where it is another model or there is no finished run.
+    """
+    parsed = parse_model_uri(uri)
+    if parsed.scheme != "run" or parsed.path is None:
+        raise ModelError(f"{uri}: only a run will do here; give the --out of a `buttress train`")
+    return open_run(parsed.path)

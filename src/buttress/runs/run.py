@@ -1,6 +1,7 @@
 """A run folder: what a recipe produced.
 
 run.json             what the run is, enough to build its model again: written first
+recipe.yaml          the flags that make it again
 metrics.jsonl        a line of JSON per epoch
 model.safetensors    the weights; its metadata lets the file also serve as timm:NAME@FILE
 """
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = "buttress-run"
 VERSION = 1
-CARD, _WEIGHTS, _METRICS = "run.json", "model.safetensors", "metrics.jsonl"
+CARD, RECIPE, WEIGHTS, _METRICS = "run.json", "recipe.yaml", "model.safetensors", "metrics.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Run:
     settings: every setting of the training, resolved. methods: compression methods with their settings.
     versions: of the libraries. data: uri and fingerprint of the training source.
     reinforcement: digest of the reinforcement it trained on, or None.
+    licence: of the weights it began with, where known.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class Run:
     data: dict[str, Any]
     reinforcement: str | None = None
     methods: tuple[dict[str, Any], ...] = field(default=())
+    licence: str | None = None
 
     @classmethod
     def create(
@@ -89,6 +92,7 @@ class Run:
             data=dict(data),
             reinforcement=reinforcement,
             methods=tuple(dict(method) for method in methods),
+            licence=model.licence,
         )
         write_json(path / CARD, run._to_json())
         return run
@@ -96,7 +100,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the weights are there."""
-        return (self.path / _WEIGHTS).is_file()
+        return (self.path / WEIGHTS).is_file()
 
     def save_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Write the weights atomically; tied tensors once. Equal weights give an equal file."""
@@ -107,9 +111,11 @@ class Run:
             "kwargs": json.dumps(self.model_kwargs, sort_keys=True),
             **self.preprocessing.to_metadata(),
         }
+        if self.licence is not None:
+            metadata["license"] = self.licence
         if self.classes is not None:
             metadata["classes"] = json.dumps(self.classes, ensure_ascii=False)
-        write_weights(self.path / _WEIGHTS, state_dict, metadata)
+        write_weights(self.path / WEIGHTS, state_dict, metadata)
 
     def load_model(self) -> LoadedModel:
         """Build the model again and load its weights.
@@ -121,7 +127,7 @@ class Run:
         from buttress.models.load import LoadedModel, build, load_weights
         from buttress.models.weights_file import read_weights
 
-        weights = read_weights(self.path / _WEIGHTS)
+        weights = read_weights(self.path / WEIGHTS)
         module = build(self.model_name, self.model_kwargs)
         load_weights(module, weights)
         return LoadedModel(
@@ -130,7 +136,7 @@ class Run:
             classes=self.classes,
             uri=f"run:{self.path}",
             weights_sha256=weights.sha256,
-            licence=None,
+            licence=self.licence,
             pretrained=True,
             name=self.model_name,
             kwargs=dict(self.model_kwargs),
@@ -180,6 +186,7 @@ class Run:
             "data": self.data,
             "reinforcement": self.reinforcement,
             "methods": list(self.methods),
+            "licence": self.licence,
         }
 
 
@@ -215,11 +222,13 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "data": dict,
     "reinforcement": (str, type(None)),
     "methods": list,
+    "licence": (str, type(None)),
 }
 
 
 def _from_json(folder: Path, value: dict[str, Any]) -> Run:
     card = folder / CARD
+    value.setdefault("licence", None)  # the first runs do not say it
     if unknown := sorted(set(value) - set(_KINDS) - {"format", "version"}):
         raise ModelError(f"{card}: unknown key {unknown[0]!r}")
     for key, kind in _KINDS.items():
@@ -239,11 +248,12 @@ def _from_json(folder: Path, value: dict[str, Any]) -> Run:
         data=value["data"],
         reinforcement=value["reinforcement"],
         methods=tuple(value["methods"]),
+        licence=value["licence"],
     )
 
 
 def _unfinished(folder: Path) -> ModelError:
-    return ModelError(f"{folder}: an unfinished run, no {_WEIGHTS} yet; go on with it by `buttress train --resume`")
+    return ModelError(f"{folder}: an unfinished run, no {WEIGHTS} yet; go on with it by `buttress train --resume`")
 
 
 def _drop_torn_line(file: Any) -> None:

@@ -146,6 +146,13 @@ class TrainingData:
         store = self.reinforcement
         return store is not None and store.card.keeps_teachers_classes and self.source.classes != tuple(store.classes)
 
+    def _teachers(self) -> Sequence[Mapping[str, Any]]:
+        """What a live teacher is; of a stored one its name, for the reinforcement's digest stands for all the rest."""
+        if self.reinforcement is not None:
+            name = ("uri", "model", "weights_sha256", "licence")
+            return [{key: said.get(key) for key in name} for said in self.reinforcement.card.teachers]
+        return [] if self.teacher is None else self.live_teacher.describe()
+
     def identity(self) -> dict[str, Any]:
         """What a run says of its data."""
         policy = self.reinforcement.card.policy if self.reinforcement is not None else self.policy
@@ -157,7 +164,7 @@ class TrainingData:
             "missing": self.missing,
             "head": self.head,
             "p": self.p,
-            "teachers": None if self.teacher is None else _portable(self.live_teacher.describe()),
+            "teachers": _portable(self._teachers()) or None,
         }
 
 
@@ -194,7 +201,7 @@ def refuse_unused(loss: LossSettings, *, soft: bool, own_labels: bool, auxiliary
 
 
 def _portable(teachers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What decides a live teacher's answers, by number: not on which machine it runs, nor where its weights lie."""
+    """What decides teachers' answers, by number: not on which machine it runs, nor where its weights lie."""
     idle = {"threads", "device"}
     return {
         str(number): {

@@ -14,7 +14,7 @@ from buttress.files import require_own_folder, write_atomic
 from buttress.loading.loader import BatchLoader
 from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
-from buttress.runs.run import CARD, Run, open_run
+from buttress.runs.run import CARD, RECIPE, Run, open_run
 from buttress.terminal import first_process, note
 from buttress.training.chance import seed_everything
 from buttress.training.checkpoints import require_same_settings
@@ -69,7 +69,7 @@ def train_on_source(
     _try_optimizer(loaded, settings)
     run = _open(out, resume, other_settings, loaded, data, {"model": model, **asdict(settings)})
     if recipe is not None and first_process():
-        write_atomic(out / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False).encode())
+        write_atomic(out / RECIPE, yaml.safe_dump(dict(recipe), sort_keys=False).encode())
     if resume and run.finished:
         note(f"{out}: this run is finished already")
         return run
@@ -93,7 +93,7 @@ def train_on_source(
 def _forget_unstarted(run: Run) -> None:
     """Free the folder for the corrected command, where there is no checkpoint that a resume could go on from."""
     if first_process() and not (run.path / "checkpoints").exists():
-        for name in ("run.json", "recipe.yaml", "metrics.jsonl"):
+        for name in (CARD, RECIPE, "metrics.jsonl"):
             (run.path / name).unlink(missing_ok=True)
 
 

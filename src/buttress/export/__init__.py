@@ -1,0 +1,1 @@
+"""Write a finished run for others: no buttress is needed to read what comes out."""
