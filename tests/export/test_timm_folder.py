@@ -38,6 +38,7 @@ def a_run(path, name, size):
     )
     run.save_weights(model.module.state_dict())
     figures = {"top1": {"value": 0.625, "count": 400, "low": 0.5, "high": 0.7}}
+    figures["top5"] = {"value": None, "count": 400, "low": None, "high": None}  # of three classes
     run.append_metrics({"epoch": 1, "val": {"top1": {**figures["top1"], "value": 0.5}}})
     run.append_metrics({"epoch": 2, "val": figures})
     run.append_metrics({"epoch": 3, "val": None})

@@ -7,7 +7,7 @@ from torch import nn
 
 from buttress.errors import ModelError, SourceError
 from buttress.loading.targets import Batch
-from buttress.metrics.evaluate import evaluate_model, figures_of
+from buttress.metrics.evaluate import Evaluation, figures_of, predictions
 from buttress.models.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(
@@ -42,7 +42,7 @@ def network(classes=6):
 
 
 def evaluate(module, given, classes=NAMES, **options):
-    return evaluate_model(module, given, preprocessing=PREPROCESSING, classes=classes, **options)
+    return Evaluation.of(predictions(module, given, preprocessing=PREPROCESSING, classes=len(classes), **options))
 
 
 def test_the_logits_are_those_of_the_normalised_images_in_evaluation_mode():

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from buttress.commands.evaluate import evaluate
+from buttress.metrics.evaluate import Predicted
 from buttress.metrics.score import score
 from buttress.models.load import LoadedModel
 from buttress.models.preprocessing import Preprocessing
@@ -72,6 +73,11 @@ def test_the_figures_say_over_how_many_classes_they_are(photos, tmp_path, monkey
 def test_it_runs_on_the_gpu_where_there_is_one(source, monkeypatch, there, device, uri):
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    monkeypatch.setattr("buttress.metrics.score.evaluate_model", lambda *_, **given: asked.append(given["device"]))
+
+    def ask(*_, **given):
+        asked.append(given["device"])
+        return Predicted(torch.zeros(1, given["classes"]), torch.zeros(1, dtype=torch.int64), ("a",))
+
+    monkeypatch.setattr("buttress.metrics.score.predictions", ask)
     score(model(uri), source)
     assert asked == [device]

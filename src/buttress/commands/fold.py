@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from buttress.teachers.classes import ClassMap
 
 
 def fold(
@@ -48,32 +52,24 @@ def fold(
         class_map=class_map,
         teacher=run,
     )
-    columns = _columns(run, data, wanted, chosen.groups, opened.classes)
+    columns = _columns(run, data, chosen, opened.classes)
     made = fold_run(opened, columns, wanted, out, versions=library_versions())
     note(f"{made.path}: {len(columns):,} classes; score it by buttress evaluate {made.path} --data {data}")
 
 
-def _columns(
-    run: str,
-    data: str,
-    wanted: tuple[str, ...],
-    groups: tuple[tuple[int, ...], ...] | None,
-    own: tuple[str, ...] | None,
-) -> Sequence[int]:
+def _columns(run: str, data: str, chosen: ClassMap, own: tuple[str, ...] | None) -> Sequence[int]:
     """The run's output for each class wanted.
 
     Raises: ModelError, where there is nothing to do, nothing is known, or outputs would have to be summed.
     """
     from buttress.errors import ModelError
 
-    if groups is None:
+    if chosen.groups is None:
         why = f"has just the classes of {data} already" if own else "does not name its classes; say them by --class-map"
         raise ModelError(f"{run}: {why}")
-    for name, group in zip(wanted, groups, strict=True):
-        if len(group) != 1:
-            names = " + ".join(own[index] if own else str(index) for index in group)
-            raise ModelError(
-                f"{run}: {name!r} would be the sum of {names}, and probabilities add up where logits do not; map it to "
-                "one class to fold, or leave the run whole (evaluate and reinforce sum them)"
-            )
-    return [group[0] for group in groups]
+    if found := chosen.first_sum(own):
+        raise ModelError(
+            f"{run}: {found[0]!r} would be the sum of {found[1]}, and probabilities add up where logits do not; map it "
+            "to one class to fold, or leave the run whole (evaluate and reinforce sum them)"
+        )
+    return [group[0] for group in chosen.groups]

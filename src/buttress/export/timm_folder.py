@@ -135,7 +135,11 @@ def _figures(run: Run) -> str:
     figures = _last_figures(run)
     if figures is None:
         return "Not scored while it was trained."
-    rows = [f"| {name} | {each['value']:.4f} | {each['count']:,} |" for name, each in figures.items()]
+    rows = [
+        f"| {name} | {each['value']:.4f} | {each['count']:,} |"
+        for name, each in figures.items()
+        if each["value"] is not None
+    ]
     return "\n".join(["| figure | value | images |", "|---|---|---|", *rows])
 
 

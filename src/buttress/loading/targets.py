@@ -60,7 +60,7 @@ class SparseTargets:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a loader gives to the engine and to `evaluate_model`.
+    """What a loader gives to the engine and to `predictions`.
 
     Args:
         images: uint8 [B, 3, H, W], channels_last, 0..255.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,14 @@ from buttress.models.normalise import normalise
 from buttress.models.preprocessing import Preprocessing
 
 
+class Predicted(NamedTuple):
+    """What a model said of N labelled images: logits float32 [N, C], labels int64 [N] and ids."""
+
+    logits_NC: Tensor
+    labels_N: Tensor
+    ids: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Figures of a model, with the predictions they come from.
@@ -41,41 +50,21 @@ class Evaluation:
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
 
+    @classmethod
+    def of(cls, predicted: Predicted) -> Evaluation:
+        """Score what a model said.
+
+        Raises:
+            SourceError: no image has a label.
+        """
+        if not predicted.ids:
+            raise SourceError("nothing to evaluate: no image has a label; point --data at images in class sub-folders")
+        logits_NC, labels_N = predicted.logits_NC.numpy(), predicted.labels_N.numpy()
+        return cls(figures_of(logits_NC, labels_N), logits_NC, labels_N, predicted.ids)
+
     def reliability(self) -> tuple[ReliabilityBin, ...]:
         """The bins of the reliability diagram."""
         return reliability_bins(torch.from_numpy(self.logits), torch.from_numpy(self.labels))
-
-
-def evaluate_model(
-    module: nn.Module,
-    loader: Iterable[Batch],
-    *,
-    preprocessing: Preprocessing,
-    classes: tuple[str, ...],
-    device: torch.device | str | None = None,
-    class_map: Sequence[Sequence[int]] | None = None,
-) -> Evaluation:
-    """Run `module` over `loader` once, in fp32 and evaluation mode, and score it. Images without a label do not count.
-
-    Args:
-        module: images float32 [B, 3, H, W] -> logits [B, M]; its mode and device are put back afterwards.
-        loader: batches with hard labels; the last may be smaller.
-        preprocessing: mean and std of the model's input.
-        classes: C names of the labels.
-        device: where to run; none = where the module is.
-        class_map: for each class of the data the model's classes, whose probabilities are summed; the others are
-            renormalised away. None where the classes are the same (M = C).
-
-    Raises:
-        SourceError: no image has a label.
-        ModelError: the model has another number of classes, or gives a logit that is not finite.
-    """
-    logits_NC, labels_N, ids = predictions(
-        module, loader, preprocessing=preprocessing, classes=classes, device=device, class_map=class_map
-    )
-    if not ids:
-        raise SourceError("nothing to evaluate: no image has a label; point --data at images in class sub-folders")
-    return Evaluation(figures_of(logits_NC.numpy(), labels_N.numpy()), logits_NC.numpy(), labels_N.numpy(), ids)
 
 
 def predictions(
@@ -83,23 +72,36 @@ def predictions(
     loader: Iterable[Batch],
     *,
     preprocessing: Preprocessing,
-    classes: tuple[str, ...],
+    classes: int,
     device: torch.device | str | None = None,
     class_map: Sequence[Sequence[int]] | None = None,
-) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """Logits float32 [N, C], labels int64 [N] and ids of the N images that have a label; see `evaluate_model`."""
-    logits: list[Tensor] = [torch.zeros(0, len(classes))]
+) -> Predicted:
+    """Run `module` over `loader` once, in fp32 and evaluation mode. Images without a label are left out.
+
+    Args:
+        module: images float32 [B, 3, H, W] -> logits [B, M]; its mode and device are put back afterwards.
+        loader: batches with hard labels; the last may be smaller.
+        preprocessing: mean and std of the model's input.
+        classes: C, how many the labels may name.
+        device: where to run; none = where the module is.
+        class_map: for each class of the data the model's classes, whose probabilities are summed; the others are
+            renormalised away. None where the classes are the same (M = C).
+
+    Raises:
+        ModelError: the model has another number of classes, or gives a logit that is not finite.
+    """
+    logits: list[Tensor] = [torch.zeros(0, classes)]
     labels: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
     ids: list[str] = []
     with evaluating(module, device):
         for batch in loader:
             assert isinstance(batch.targets, Tensor), "evaluation needs hard labels"
-            logits_BC = batch_logits(module, batch, preprocessing, len(classes), class_map)
+            logits_BC = batch_logits(module, batch, preprocessing, classes, class_map)
             kept = torch.nonzero(batch.targets >= 0)[:, 0]
             logits.append(logits_BC[kept])
             labels.append(batch.targets[kept])
             ids += [batch.ids[i] for i in kept.tolist()]
-    return torch.cat(logits), torch.cat(labels), tuple(ids)
+    return Predicted(torch.cat(logits), torch.cat(labels), tuple(ids))
 
 
 def figures_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Figure]:
@@ -150,7 +152,7 @@ def batch_logits(
     classes: int,
     class_map: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
-    """Logits float32 [B, C] of a batch, on the CPU; see `evaluate_model` for the arguments.
+    """Logits float32 [B, C] of a batch, on the CPU; see `predictions` for the arguments.
 
     Raises:
         ModelError: the model has another number of classes, or gives a logit that is not finite.

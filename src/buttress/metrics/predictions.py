@@ -12,15 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from buttress.errors import ModelError, SettingsError
-from buttress.loading.batches import HardBatches
-from buttress.loading.loader import BatchLoader
 from buttress.metrics.evaluate import batch_logits, evaluating
-from buttress.metrics.score import EVALUATION_BATCH, evaluation_device, scored_classes
+from buttress.metrics.score import EVALUATION_BATCH, evaluation_device, evaluation_loader, scored_classes
 from buttress.models.load import LoadedModel
 from buttress.sources import Sample, Source
 from buttress.teachers.classes import ClassMap, choose_classes
 from buttress.terminal import note, progress
-from buttress.views.presets import eval_policy
 
 NOT_PREDICTED = -1
 
@@ -83,7 +80,7 @@ def predict_source(
     names = tuple(map(str, range(loaded.num_classes))) if chosen.classes is None else chosen.classes
     top_NK = np.full((len(source), min(top_k, len(names))), NOT_PREDICTED, np.int32)
     probabilities_NK = np.full(top_NK.shape, np.nan, np.float32)
-    loader = _loader(loaded, source, workers, batch, max_bad)
+    loader = evaluation_loader(loaded.preprocessing, _Numbered(source), workers, batch, max_bad)
     with evaluating(loaded.module, evaluation_device()), progress("predicting", len(source), "images") as bar:
         for images in loader:
             assert isinstance(images.targets, torch.Tensor)
@@ -136,13 +133,6 @@ class _Numbered:
 
     def __getitem__(self, index: int) -> Sample:
         return replace(self.source[index], label=index)
-
-
-def _loader(loaded: LoadedModel, source: Source, workers: int, batch: int, max_bad: float) -> BatchLoader:
-    look = loaded.preprocessing
-    policy = eval_policy(look.size, look.crop_pct, look.interpolation)
-    batches = HardBatches(_Numbered(source), policy, seed=0, size=look.size)
-    return BatchLoader(batches, batch=batch, shuffle=False, workers=workers, max_bad=max_bad)
 
 
 def _top(logits_BC: NDArray[np.float32], k: int) -> tuple[NDArray[Any], NDArray[np.float64]]:

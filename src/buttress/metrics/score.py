@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from buttress.errors import SourceError
 from buttress.loading.batches import HardBatches
 from buttress.loading.loader import WHOLE, BatchLoader, Share
 from buttress.loading.targets import Batch
-from buttress.metrics.evaluate import Evaluation, evaluate_model
+from buttress.metrics.evaluate import Evaluation, predictions
 from buttress.models.load import LoadedModel
 from buttress.models.preprocessing import Preprocessing
 from buttress.models.uri import parse_model_uri
@@ -27,7 +27,6 @@ EVALUATION_BATCH = 64
 def evaluation_loader(
     preprocessing: Preprocessing,
     source: Source,
-    classes: tuple[str, ...] | None = None,
     workers: int = 0,
     batch: int = EVALUATION_BATCH,
     max_bad: float = 0.001,
@@ -37,26 +36,54 @@ def evaluation_loader(
 
     Args:
         preprocessing: of the model.
-        source: labelled images.
-        classes: class names that the source must have, in this order; none = any.
+        source: images, some with a label.
         workers: worker processes.
         batch: images per batch.
         max_bad: largest share, 0..1, of images that may fail to decode.
         share: which slice of every batch is this process's.
 
     Raises:
-        SourceError: unlabelled, or other classes.
+        SourceError: no image has a label.
     """
-    if source.classes is None:
-        raise SourceError(f"{source.uri}: has no labels to score on; put images in class sub-folders")
-    if classes is not None and tuple(source.classes) != classes:
-        odd = sorted(set(source.classes) ^ set(classes))[:3]
-        raise SourceError(
-            f"{source.uri}: its classes are not those of the training data (e.g. {', '.join(odd) or 'order'})"
-        )
     policy = eval_policy(preprocessing.size, preprocessing.crop_pct, preprocessing.interpolation)
     batches = HardBatches(source, policy, seed=0, size=preprocessing.size)
     return BatchLoader(batches, batch=batch, shuffle=False, workers=workers, max_bad=max_bad, share=share)
+
+
+def classes_of(source: Source) -> tuple[str, ...]:
+    """Names of the classes of a source that is to be scored on.
+
+    Raises:
+        SourceError: it has none.
+    """
+    if source.classes is None:
+        raise SourceError(f"{source.uri}: has no labels to score on; put images in class sub-folders")
+    return tuple(source.classes)
+
+
+class RelabelledBatches:
+    """Batches whose label i is `labels[i]`, among other classes; -1 (none) stays.
+
+    Args:
+        batches: with the labels of their source.
+        labels: for each class of the source its number among the others.
+    """
+
+    def __init__(self, batches: BatchLoader, labels: Sequence[int]) -> None:
+        self._batches, self._table = batches, torch.tensor([*labels, -1])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._batches.steps_per_epoch
+
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """As of the batches that it is made of."""
+        self._batches.set_epoch(epoch, first_step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            assert isinstance(batch.targets, torch.Tensor)
+            yield replace(batch, targets=self._table[batch.targets])
 
 
 def score(
@@ -84,19 +111,19 @@ def score(
     Raises:
         SourceError, ModelError: nothing to score, or classes that do not fit.
     """
-    loader = evaluation_loader(loaded.preprocessing, source, workers=workers, batch=batch, max_bad=max_bad)
-    assert source.classes is not None
-    classes = tuple(source.classes)
+    classes = classes_of(source)
     chosen = scored_classes(loaded, classes, class_map)
     assert chosen.classes is not None
-    return evaluate_model(
+    loader = evaluation_loader(loaded.preprocessing, source, workers=workers, batch=batch, max_bad=max_bad)
+    predicted = predictions(
         loaded.module,
-        loader if chosen.classes == classes else _with_labels_of(loader, list(map(chosen.classes.index, classes))),
+        RelabelledBatches(loader, [chosen.classes.index(name) for name in classes]),
         preprocessing=loaded.preprocessing,
-        classes=chosen.classes,
+        classes=len(chosen.classes),
         device=evaluation_device(),
         class_map=chosen.groups,
     )
+    return Evaluation.of(predicted)
 
 
 def evaluation_device() -> str:
@@ -124,14 +151,6 @@ def _is_run_on_some_classes(loaded: LoadedModel, classes: tuple[str, ...]) -> bo
     on this data, so there the cut is meant.
     """
     return parse_model_uri(loaded.uri).scheme == "run" and set(classes) < set(loaded.classes or ())
-
-
-def _with_labels_of(loader: Iterable[Batch], index: Sequence[int]) -> Iterator[Batch]:
-    """The batches with label i replaced by `index[i]`; -1 (none) stays."""
-    table = torch.tensor([*index, -1])
-    for batch in loader:
-        assert isinstance(batch.targets, torch.Tensor)
-        yield replace(batch, targets=table[batch.targets])
 
 
 def _tell_cut(loaded: LoadedModel, groups: tuple[tuple[int, ...], ...] | None) -> None:

@@ -45,6 +45,13 @@ class ClassMap:
             for name, group in zip(self.classes, self.groups, strict=True)
         }
 
+    def first_sum(self, teacher_classes: Sequence[str] | None) -> tuple[str, str] | None:
+        """The first class kept that is a sum of several, and the names of these, to be told; None where none is."""
+        for name, group in zip(self.classes or (), self.groups or (), strict=False):
+            if len(group) != 1:
+                return name, " + ".join(teacher_classes[index] if teacher_classes else str(index) for index in group)
+        return None
+
     def project(self, logits_BT: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Softmax over the classes kept -> (probabilities [B, C] that sum to 1, unmapped mass [B]).
 

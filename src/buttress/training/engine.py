@@ -338,10 +338,10 @@ class _Engine:
                 return None
             assert self.run.classes is not None, "val data has class names"
             with without_autocast(self.module):
-                logits_NC, labels_N, _ = predictions(
-                    self.module, val_loader, preprocessing=self.run.preprocessing, classes=self.run.classes
+                said = predictions(
+                    self.module, val_loader, preprocessing=self.run.preprocessing, classes=len(self.run.classes)
                 )
-        return figures_of(self._of_all(logits_NC).numpy(), self._of_all(labels_N).numpy())
+        return figures_of(self._of_all(said.logits_NC).numpy(), self._of_all(said.labels_N).numpy())
 
     def _ready_to_evaluate(self, epoch: int) -> None:
         for method in self.methods:

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from buttress.errors import ModelError
-from buttress.loading.loader import WHOLE, BatchLoader, Share
-from buttress.loading.targets import Batch
-from buttress.metrics.score import evaluation_loader
+from buttress.loading.loader import WHOLE, Share
+from buttress.metrics.score import RelabelledBatches, classes_of, evaluation_loader
 from buttress.models.load import LoadedModel
 from buttress.sources import Source
 from buttress.teachers.classes import choose_classes
 from buttress.terminal import note
-
-
-class ScoredBatches:
-    """Batches whose label i is `outputs[i]`, a number of the model's own classes; -1 (none) stays.
-
-    Args:
-        batches: with the labels of their source.
-        outputs: for each class of the source the model's output.
-    """
-
-    def __init__(self, batches: BatchLoader, outputs: Sequence[int]) -> None:
-        self._batches, self._table = batches, torch.tensor([*outputs, -1])
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._batches.steps_per_epoch
-
-    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
-        """As of the batches that it is made of."""
-        self._batches.set_epoch(epoch, first_step)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self._batches:
-            assert isinstance(batch.targets, torch.Tensor)
-            yield replace(batch, targets=self._table[batch.targets])
 
 
 def scored_batches(
@@ -51,7 +21,7 @@ def scored_batches(
     workers: int,
     max_bad: float,
     share: Share = WHOLE,
-) -> ScoredBatches:
+) -> RelabelledBatches:
     """The labelled images of a source with labels in the classes that the student learns.
 
     Args:
@@ -65,22 +35,19 @@ def scored_batches(
     Raises:
         SourceError, ModelError: nothing to score, classes that do not fit, or one that is the sum of several.
     """
-    loader = evaluation_loader(student.preprocessing, source, workers=workers, max_bad=max_bad, share=share)
-    assert source.classes is not None
-    own, learnt = tuple(source.classes), student.classes
+    own, learnt = classes_of(source), student.classes
     assert learnt is not None
     chosen = choose_classes(
         learnt, mode="source", source_classes=own, class_map=class_map, teacher=f"--val {source.uri}: the model"
     )
+    if found := chosen.first_sum(learnt):
+        raise ModelError(
+            f"{source.uri}: {found[0]!r} is the sum of {found[1]}, which is not scored while training; leave --val "
+            "out, and score the run by buttress evaluate --class-map"
+        )
+    loader = evaluation_loader(student.preprocessing, source, workers=workers, max_bad=max_bad, share=share)
     if chosen.groups is None:
-        return ScoredBatches(loader, range(len(own)))
-    for name, group in zip(own, chosen.groups, strict=True):
-        if len(group) != 1:
-            names = " + ".join(learnt[index] for index in group)
-            raise ModelError(
-                f"{source.uri}: {name!r} is the sum of {names}, which is not scored while training; leave --val out, "
-                "and score the run by buttress evaluate --class-map"
-            )
+        return RelabelledBatches(loader, range(len(own)))
     if len(own) < len(learnt):
         note(f"{source.uri}: has {len(own):,} of the {len(learnt):,} classes that are learnt; it is scored over all")
-    return ScoredBatches(loader, [group[0] for group in chosen.groups])
+    return RelabelledBatches(loader, [group[0] for group in chosen.groups])

@@ -12,6 +12,7 @@ import yaml
 from buttress.errors import ButtressError, SettingsError, TrainingError
 from buttress.files import require_own_folder, write_atomic
 from buttress.loading.loader import BatchLoader
+from buttress.metrics.score import RelabelledBatches
 from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
 from buttress.runs.run import CARD, RECIPE, Run, open_run
@@ -22,7 +23,7 @@ from buttress.training.compute import resolve_precision
 from buttress.training.data import TrainingData
 from buttress.training.engine import fit, require_batches, require_trackers, share, wait_for_all
 from buttress.training.optim import create_optimizer, plain_groups
-from buttress.training.scoring import ScoredBatches, scored_batches
+from buttress.training.scoring import scored_batches
 from buttress.training.settings import TrainingSettings
 from buttress.versions import library_versions
 
@@ -99,7 +100,7 @@ def _forget_unstarted(run: Run) -> None:
 
 def _loaders(
     data: TrainingData, loaded: LoadedModel, settings: TrainingSettings
-) -> tuple[BatchLoader, ScoredBatches | None]:
+) -> tuple[BatchLoader, RelabelledBatches | None]:
     """Training batches, and those to score on where there is val data. No process is started yet."""
     loader = BatchLoader(
         data.batches(loaded.preprocessing.size, settings),
