@@ -6,7 +6,7 @@ Shapes: N samples, B batch, H W pixels, K stored classes per view, C classes, V 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -42,7 +42,6 @@ class ArrayBatch:
             teacher.
         undecodable: ids that were left out.
         truth_B: float32, what the teacher thinks of the samples' own classes; NaN = not known, or a mixed view.
-        mixed: whether the sparse target is the hard labels, those of mixed views.
         teacher_views: for a live teacher, the same views at each size that it wants, uint8.
     """
 
@@ -56,7 +55,6 @@ class ArrayBatch:
     rest_B: NDArray[np.float32] | None = None
     undecodable: tuple[str, ...] = ()
     truth_B: NDArray[np.float32] | None = None
-    mixed: bool = False
     teacher_views: Mapping[int, NDArray[np.uint8]] | None = None
 
     def label_masses(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
@@ -73,11 +71,6 @@ class ArrayBatch:
         ids_B2 = np.stack([self.labels_B, np.where(two_B, self.partner_labels_B, self.labels_B)], axis=1)
         return values_B2.astype(np.float32), np.maximum(ids_B2, 0), np.zeros(len(known_B), np.float32)
 
-    def with_mixed_targets(self) -> ArrayBatch:
-        """The same with its hard labels as the target."""
-        values_BK, ids_BK, rest_B = self.label_masses()
-        return replace(self, values_BK=values_BK, ids_BK=ids_BK, rest_B=rest_B, mixed=True)
-
 
 class Batches(Protocol):
     """What the loader needs of a way to make batches. Picklable.
@@ -93,10 +86,49 @@ class Batches(Protocol):
     def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch: ...
 
 
-class HardBatches:
+class FreshBatches:
     """Views of a policy with the source's own labels. View number = epoch, so every epoch sees fresh views.
 
-    Where the policy mixes, partners are drawn from the labelled samples, and a target is both labels by their shares.
+    Args:
+        source: images.
+        policy: augmentation; a deterministic one for evaluation.
+        seed: seed of the views.
+        size: side of the views, pixels.
+        usable: positions of the samples that are shown and, where the policy mixes, drawn as partners.
+        teacher_sizes: sides of the views that a live teacher wants beside, pixels; from the same decode.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        policy: Policy,
+        *,
+        seed: int,
+        size: int,
+        usable: NDArray[np.int64],
+        teacher_sizes: Sequence[int] = (),
+    ) -> None:
+        self.source, self.classes, self.label_classes = source, source.classes, len(source.classes or ())
+        self.usable, self._teacher_sizes = usable, tuple(teacher_sizes)
+        sizes = tuple(dict.fromkeys((size, *teacher_sizes)))
+        self._images = Images(source, policy, seed, sizes, usable if policy.mixes else usable[:0])
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch:
+        """The batch of `indices` in `epoch`."""
+        index_B = np.asarray(indices, np.int64)
+        drawn = self._images.render(index_B, np.full(len(index_B), epoch), np.ones(len(index_B), bool))
+        index_B = index_B[drawn.kept]
+        return ArrayBatch(
+            drawn.views_BHWC,
+            index_B,
+            *drawn.labels(index_B, np.asarray(self.source.labels, np.int32)),
+            undecodable=drawn.bad,
+            teacher_views={side: drawn.sides[side] for side in self._teacher_sizes} or None,
+        )
+
+
+class HardBatches(FreshBatches):
+    """Fresh views of the labelled samples; where the policy mixes, a target is both labels by their shares.
 
     Args:
         source: images with labels.
@@ -106,22 +138,10 @@ class HardBatches:
     """
 
     def __init__(self, source: Source, policy: Policy, *, seed: int, size: int) -> None:
-        labels = np.asarray(source.labels)
-        self.source, self.classes, self.label_classes = source, source.classes, len(source.classes or ())
-        self.usable = np.flatnonzero(labels >= 0)
-        if not len(self.usable):
+        labelled = np.flatnonzero(np.asarray(source.labels) >= 0)
+        if not len(labelled):
             raise SourceError(f"{source.uri}: none of its {len(source):,} samples has a label to train or score on")
-        self._mixes = policy.mixes
-        self._images = Images(source, policy, seed, [size], self.usable if policy.mixes else self.usable[:0])
-
-    def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch:
-        """The batch of `indices` in `epoch`."""
-        index_B = np.asarray(indices, np.int64)
-        drawn = self._images.render(index_B, np.full(len(index_B), epoch), np.ones(len(index_B), bool))
-        index_B = index_B[drawn.kept]
-        labels = drawn.labels(index_B, np.asarray(self.source.labels, np.int32))
-        arrays = ArrayBatch(drawn.views_BHWC, index_B, *labels, undecodable=drawn.bad)
-        return arrays if not self._mixes else arrays.with_mixed_targets()
+        super().__init__(source, policy, seed=seed, size=size, usable=labelled)
 
 
 class ReinforcedBatches:

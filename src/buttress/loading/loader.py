@@ -193,8 +193,6 @@ def _to_torch(arrays: ArrayBatch, batches: Batches) -> Batch:
         return Batch(images_BCHW, labels, ids, mixed=mixed, teacher_views=teacher_views)
     assert batches.classes is not None
     targets = _sparse(arrays.values_BK, arrays.ids_BK, arrays.rest_B, len(batches.classes))
-    if arrays.mixed:
-        return Batch(images_BCHW, targets, ids, mixed=True)
     truth_B = None if arrays.truth_B is None else torch.from_numpy(arrays.truth_B)
     return Batch(images_BCHW, targets, ids, labels=_labels(arrays, batches), truth=truth_B)
 
