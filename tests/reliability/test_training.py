@@ -187,7 +187,7 @@ def test_R24_asked_to_end_it_saves_after_the_update_and_resumes_to_the_same_bits
     assert weights(runs / "asked" / "asked") == weights(runs / "asked" / "straight")
     assert losses(runs / "asked" / "asked") == losses(runs / "asked" / "straight")[12:]
     told = (runs / "asked" / "asked.log").read_text()
-    assert "asked to end; saved after 4 of 8 steps of epoch 2, go on by --resume" in told
+    assert "asked to end; saved after 4 of 8 steps of epoch 2; the same command goes on" in told
 
 
 def test_R17_killed_at_random_moments_the_weights_are_the_same(tmp_path):

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from buttress.errors import SettingsError, TrainingError
+from buttress.errors import TrainingError
 from buttress.loading.targets import Batch
 from buttress.training.chance import StepChance, seed_everything
 from buttress.training.compute import resolve_precision
@@ -294,14 +294,6 @@ def test_nothing_to_train_on(tmp_path):
         train(tmp_path, loader=Unreadable())
 
 
-def test_smoothing_is_for_hard_labels(tmp_path):
-    with pytest.raises(SettingsError, match="only hard labels"):
-        train(tmp_path / "a", settings(label_smoothing=0.1))
-    _, sharp, _ = train(tmp_path / "b", settings(epochs=1), loader=Loader(soft=False))
-    _, smooth, _ = train(tmp_path / "c", settings(epochs=1, label_smoothing=0.1), loader=Loader(soft=False))
-    assert sharp.step_losses != smooth.step_losses
-
-
 def test_bf16_trains_in_bf16_and_is_evaluated_in_fp32(tmp_path):
     seen = []
 
@@ -385,3 +377,22 @@ def test_other_value_errors_of_a_model_stay_as_they_are(tmp_path):
 
     with pytest.raises(ValueError, match=r"^mine$"):
         train(tmp_path, model=Broken())
+
+
+def test_tensorboard_is_told_what_the_metrics_file_is(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, _, run = train(
+        tmp_path, settings(engine=EngineSettings(trackers=["tensorboard"])), val_loader=Loader(2, soft=False)
+    )
+    (events,) = run.path.glob("buttress/events.out.tfevents.*")  # a second file deeper holds the settings
+    told = EventAccumulator(str(events.parent)).Reload()
+    lines = run.lines
+    assert len(lines) == 4
+    for tag, key in (("train/loss", "loss"), ("train/lr", "lr")):
+        assert [(each.step, each.value) for each in told.Scalars(tag)] == [
+            (line["step"], pytest.approx(line[key])) for line in lines
+        ]
+    assert [each.value for each in told.Scalars("val/top1")] == [
+        pytest.approx(line["val"]["top1"]["value"]) for line in lines
+    ]

@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from buttress.errors import SettingsError, TrainingError
+from buttress.errors import TrainingError
 from buttress.loading.targets import Batch, SparseTargets
 from buttress.training.losses import binary_cross_entropy, kl_divergence, one_hot, soft_cross_entropy
 from buttress.training.objectives import AuxiliaryObjective, OnlineObjective, TargetObjective, Targets
@@ -72,11 +72,6 @@ def test_mixed_labels_are_smoothed_like_single_ones():
     dense = torch.tensor([0.0, 0.7, 0.3, 0.0, 0.0]).expand(B, C)
     expected = nn.functional.cross_entropy(LOGITS, dense, label_smoothing=0.1)
     torch.testing.assert_close(loss_of(Batch(IMAGES, mixed, IDS, mixed=True), 0.1), expected)
-
-
-def test_smoothing_without_any_hard_label_is_refused():
-    with pytest.raises(SettingsError, match=r"label_smoothing = 0\.1: only hard labels"):
-        loss_of(Batch(IMAGES, SOFT, IDS, labels=LABELS), 0.1)
 
 
 class Teacher:

@@ -37,11 +37,10 @@ def fold(
     from buttress.terminal import note
     from buttress.versions import library_versions
 
-    opened = resolve_run(run)
     if (out / CARD).exists():
         raise TrainingError(f"{out}: holds a run already; name another --out")
     require_own_folder(out, lambda _: False, "a new run")
-    source = open_source(data)
+    opened, source = resolve_run(run), open_source(data)
     if source.classes is None:
         raise SourceError(f"{data}: has no classes to keep; put images in class sub-folders")
     wanted = tuple(source.classes)

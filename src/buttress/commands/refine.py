@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from buttress.training.replay import as_recipe
 from buttress.training.settings import (
+    EngineSettings,
     LossSettings,
     OptimizerSettings,
     ScheduleSettings,
-    TargetLossSettings,
     TrainingSettings,
 )
 
@@ -35,9 +34,10 @@ def refine(
     label_smoothing: float = 0.0,
     workers: int = 2,
     max_bad: float = 0.001,
-    loss: TargetLossSettings = TargetLossSettings(),  # noqa: B008  (frozen)
+    loss: LossSettings = LossSettings(),  # noqa: B008  (frozen)
     optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
     schedule: ScheduleSettings = ScheduleSettings(),  # noqa: B008
+    engine: EngineSettings = EngineSettings(),  # noqa: B008
 ) -> None:
     """Train, let the model label its training images, train anew on that, and so on (label refinery).
 
@@ -64,6 +64,7 @@ def refine(
         loss: what a step minimises.
         optimizer: how gradients become steps.
         schedule: how the learning rate changes.
+        engine: how a step is computed, and what is kept on the way.
     """
     recipe = as_recipe(locals())
     from buttress.labelling.settings import LabelSettings
@@ -84,9 +85,10 @@ def refine(
             lr=lr,
             seed=seed,
             label_smoothing=label_smoothing,
-            loss=LossSettings(**asdict(loss)),
+            loss=loss,
             optimizer=optimizer,
             schedule=schedule,
+            engine=engine,
             workers=workers,
         ),
         # How many processes label best is not how many prepare batches; none at all is none of either.

@@ -12,6 +12,7 @@ from buttress.training.settings import (
     EngineSettings,
     LossSettings,
     OptimizerSettings,
+    Precision,
     ScheduleSettings,
     TrainingSettings,
 )
@@ -40,7 +41,7 @@ def train(
     lr: float | None = None,
     seed: int = 0,
     label_smoothing: float = 0.0,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: Precision = "auto",
     workers: int = 2,
     evaluate_every: int = 1,
     max_bad: float = 0.001,
@@ -76,7 +77,7 @@ def train(
         lr: peak learning rate; the default is 1e-3 from scratch and 1e-4 from trained weights.
         seed: of the weights, the order and the views.
         label_smoothing: 0..1, for hard labels only.
-        precision: auto is bf16 on a GPU that has it, else fp32.
+        precision: auto is bf16 on a GPU that has it, else fp32; fp16 needs a GPU.
         workers: processes that prepare batches; 0 = none.
         evaluate_every: epochs between scorings on --val.
         max_bad: largest share, 0..1, of images that may fail to decode.

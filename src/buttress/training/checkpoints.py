@@ -156,8 +156,8 @@ def require_same_settings(path: Path, stored: JSON, current: JSON) -> None:
     if names:
         told = ", ".join(name + _values(_at(stored, name), _at(current, name)) for name in names)
         raise TrainingError(
-            f"{path}: was started with other settings: {told}; resume with the same, choose another --out, or add "
-            "--other-settings to go on with these"
+            f"{path}: was started with other settings: {told}; resume with the same, choose another --out, or, of "
+            "buttress train, add --other-settings to go on with these"
         )
 
 

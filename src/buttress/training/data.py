@@ -119,26 +119,17 @@ class TrainingData:
         """What a step on these data minimises.
 
         Raises:
-            SettingsError: hard labels are to be smoothed and none are used.
+            SettingsError: a setting of the loss would be of no effect on these data.
         """
-        self._refuse_unused(settings.loss)
         loss, smoothing = settings.loss, settings.label_smoothing
-        if self.teacher is not None:
-            objective: TargetObjective = OnlineObjective(loss, smoothing=smoothing, teacher=self.live_teacher)
-        elif self.head == "auxiliary":
-            assert self.reinforcement is not None
-            return AuxiliaryObjective(loss, smoothing=smoothing, classes=len(self.reinforcement.classes))
-        else:
-            objective = TargetObjective(loss, smoothing=smoothing)
-        if self.teacher is not None or self.reinforcement is not None:
-            objective.refuse_unused()
-        return objective
-
-    def _refuse_unused(self, loss: LossSettings) -> None:
-        """Raises: SettingsError, where a setting of the loss would be of no effect on these data."""
         hard, auxiliary = self.teacher is None and self.reinforcement is None, self.head == "auxiliary"
         own = not (hard or auxiliary or self._has_no_labels)
-        refuse_unused(loss, soft=not hard, own_labels=own, auxiliary=auxiliary)
+        refuse_unused(loss, soft=not hard, own_labels=own, auxiliary=auxiliary, smoothing=smoothing)
+        if self.teacher is not None:
+            return OnlineObjective(loss, smoothing=smoothing, teacher=self.live_teacher)
+        if self.reinforcement is not None and auxiliary:
+            return AuxiliaryObjective(loss, smoothing=smoothing, classes=len(self.reinforcement.classes))
+        return TargetObjective(loss, smoothing=smoothing)
 
     @property
     def _has_no_labels(self) -> bool:
@@ -168,7 +159,7 @@ class TrainingData:
         }
 
 
-def refuse_unused(loss: LossSettings, *, soft: bool, own_labels: bool, auxiliary: bool) -> None:
+def refuse_unused(loss: LossSettings, *, soft: bool, own_labels: bool, auxiliary: bool, smoothing: float = 0.0) -> None:
     """Refuse settings of a loss that would be of no effect, all of them in one line.
 
     Args:
@@ -176,6 +167,7 @@ def refuse_unused(loss: LossSettings, *, soft: bool, own_labels: bool, auxiliary
         soft: whether there are soft targets.
         own_labels: whether images have a label beside them, among their classes.
         auxiliary: whether there is a second head.
+        smoothing: of hard labels.
 
     Raises: SettingsError, naming each.
     """
@@ -198,6 +190,11 @@ def refuse_unused(loss: LossSettings, *, soft: bool, own_labels: bool, auxiliary
         told = ", ".join(f"loss.{name} = {getattr(loss, name)}" for name in wrong)
         why = "; ".join(dict.fromkeys(reasons[name] for name in wrong))
         raise SettingsError(f"{told}: of no effect here ({why}); leave {'it' if len(wrong) == 1 else 'them'} out")
+    if smoothing and soft and not auxiliary and not (loss.hard_weight or loss.truth_floor):
+        raise SettingsError(
+            f"label_smoothing = {smoothing}: only hard labels are smoothed, and these targets are soft; set it to 0, "
+            "or give hard labels a share by loss.hard_weight or loss.truth_floor"
+        )
 
 
 def _portable(teachers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -324,7 +324,7 @@ class _Engine:
         self.accelerator.wait_for_everyone()  # or the first process is ended while it saves
         raise TrainingStoppedError(
             f"{self.run.path}: asked to end; saved after {done} of {self.loader.steps_per_epoch} steps of epoch "
-            f"{epoch + 1}, go on by --resume"
+            f"{epoch + 1}; the same command goes on, buttress train with --resume"
         )
 
     def evaluate(self, epoch: int, val_loader: Loader | None) -> dict[str, Figure] | None:

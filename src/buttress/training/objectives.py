@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from buttress.errors import SettingsError, TrainingError
+from buttress.errors import TrainingError
 from buttress.loading.targets import Batch, SparseTargets
 from buttress.training.losses import (
     binary_cross_entropy,
@@ -80,16 +80,7 @@ class TargetObjective:
         """Those of the batch."""
         if isinstance(batch.targets, Tensor) or batch.mixed:
             return Targets(soft=None, hard=batch.targets)
-        self.refuse_unused()
         return Targets(soft=batch.targets, hard=batch.labels, truth=batch.truth)
-
-    def refuse_unused(self) -> None:
-        """Raises: SettingsError, where hard labels are to be smoothed and none are used."""
-        if self.smoothing and not (self.settings.hard_weight or self.settings.truth_floor):
-            raise SettingsError(
-                f"label_smoothing = {self.smoothing}: only hard labels are smoothed, and these targets are soft; set "
-                "it to 0, or give hard labels a share by loss.hard_weight or loss.truth_floor"
-            )
 
     def loss(self, logits_BC: Tensor, targets: Targets) -> Tensor:
         """Mean over the batch. Beside soft targets a sample's hard label counts `hard_weight`, and alone where the
@@ -144,7 +135,6 @@ class OnlineObjective(TargetObjective):
 
     def targets(self, batch: Batch) -> Targets:
         """What the teacher says of the batch's views, and the labels that the batch has."""
-        self.refuse_unused()
         hard = super().targets(batch).hard
         assert batch.teacher_views is not None
         views = {side: views_BHWC.numpy() for side, views_BHWC in batch.teacher_views.items()}

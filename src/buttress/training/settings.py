@@ -64,42 +64,29 @@ class ScheduleSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetLossSettings:
-    """What a step minimises, of one head.
+class LossSettings:
+    """What a step minimises.
 
     Args:
         name: kl, ce (kl plus the entropy of the target), nkd (arXiv 2303.13005) or bce (a two-way choice per class).
         hard_weight: 0..1; the share of a sample's own hard label beside its soft target.
         truth_floor: 0..1; a view whose own class the teacher gives less than this uses its hard label alone. 0 = off.
         gamma: 0 and up; weight of the other classes in nkd.
+        auxiliary_weight: 0 and up; weight of the second head's loss with --head auxiliary.
     """
 
     name: Literal["kl", "ce", "nkd", "bce"] = "kl"
     hard_weight: float = 0.0
     truth_floor: float = 0.0
     gamma: float = 1.5
+    auxiliary_weight: float = 1.0
 
     def __post_init__(self) -> None:
         _require(self.name in ("kl", "ce", "nkd", "bce"), "loss.name", self.name, "must be kl, ce, nkd or bce")
         for name in ("hard_weight", "truth_floor"):
             _require(0 <= getattr(self, name) <= 1, f"loss.{name}", getattr(self, name), "must lie in 0..1")
-        _require(0 <= self.gamma < math.inf, "loss.gamma", self.gamma, "must be 0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossSettings(TargetLossSettings):
-    """What a step minimises.
-
-    Args:
-        auxiliary_weight: 0 and up; weight of the second head's loss with --head auxiliary.
-    """
-
-    auxiliary_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        weight = self.auxiliary_weight
-        _require(0 <= weight < math.inf, "loss.auxiliary_weight", weight, "must be 0 or more")
+        for name in ("gamma", "auxiliary_weight"):
+            _require(0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,6 @@ def memory_advice(step: int, images: int) -> Iterator[None]:
         if not short:
             raise
         raise TrainingError(
-            f"step {step}: out of memory with {images} images at once; set --micro-batch {max(images // 2, 1)} (the "
-            "update stays one of --batch images), or lower --size or --batch"
+            f"step {step}: out of memory with {images} images at once; set --engine.micro_batch {max(images // 2, 1)} "
+            "(the update stays one of --batch images), or lower --size or --batch"
         ) from failure
