@@ -28,9 +28,9 @@ from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
 from buttress.sources import Source
 from buttress.store.reader import Reinforcement
-from buttress.training.chance import seed_everything
 from buttress.training.data import TrainingData
 from buttress.training.optim import learning_rate
+from buttress.training.rng import seed_everything
 from buttress.training.settings import EngineSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
 from buttress.training.train import train_on_source
 

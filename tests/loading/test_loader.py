@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from buttress.loading.batches import HardBatches
 from buttress.loading.loader import BatchLoader
 from buttress.models.preprocessing import Preprocessing
-from buttress.training.chance import seed_everything
 from buttress.training.engine import fit
+from buttress.training.rng import seed_everything
 from buttress.training.settings import TrainingSettings
 from buttress.views.presets import preset
 

@@ -18,6 +18,8 @@ from safetensors.numpy import load_file
 from buttress.cli import main
 from buttress.loading.batches import HardBatches
 from buttress.loading.loader import BatchLoader, Share
+from buttress.metrics.score import score
+from buttress.runs import open_run
 from buttress.sources import open_source
 from buttress.training.checkpoints import newest_checkpoint
 from buttress.views.presets import preset
@@ -151,27 +153,51 @@ def test_R19_a_checkpoint_comes_after_an_update_whatever_it_is_added_up_from(run
         assert losses(out / point) == losses(out / "straight")[first:]
 
 
-def test_R20_R21_R24_two_processes_train_as_one_and_one_goes_on_for_them(photos, tmp_path):
-    """Asserts that there are two. One of them is asked to end: both stop after the same update, one process resumes."""
+@pytest.fixture(scope="module")
+def together(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Three trainings of two processes, and the flags of the first; asserts that there are two."""
+    photos, out = runs.parent / "photos", tmp_path_factory.mktemp("together")
     words = words_on(photos, "--epochs=3", "--workers=0", model="timm:test_vit", batch=8)
-    assert main(["train", *words, "--out", str(tmp_path / "alone")]) == 0
-    together = tmp_path / "together"
+    short = words_on(photos, "--epochs=6", "--workers=0", model="timm:test_vit", batch=24)
+    averaged = words_on(
+        photos, "--epochs=2", "--workers=0", "--engine.ema_decay=0.9", f"--val=folder:{photos}", batch=8
+    )
+    tasks = {"run": (words, 4), "short": (short, 2), "scored": (averaged, -1)}
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    done = drive("together", together, json.dumps(words), 4, launcher=launcher)
-    told = [json.loads((together / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
-    assert told == [{"world": 2, "rank": rank, "code": 143} for rank in (0, 1)], done.stderr[-2000:]
+    done = drive("together", out, json.dumps(tasks), launcher=launcher)
+    told = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    codes = {"run": 143, "short": 143, "scored": 0}
+    assert told == [{"world": 2, "rank": rank, "codes": codes} for rank in (0, 1)], done.stderr[-2000:]
     assert "asked to end; saved after 3 of 3 steps of epoch 2" in done.stderr
-    found = newest_checkpoint(together / "run" / "checkpoints")
-    assert found is not None
-    assert found[0].name == "step-00000006"
-    assert main(["train", *words, "--out", str(together / "run"), "--resume"]) == 0
-    alone, shared = figures(tmp_path / "alone"), figures(together / "run")
+    assert "asked to end; saved after 1 of 1 steps of epoch 3" in done.stderr
+    return out, words
+
+
+def test_R20_R21_R24_two_processes_train_as_one_and_one_goes_on_for_them(together, tmp_path):
+    """One of two is asked to end: both stop after the same update, also where an epoch is one; one process resumes."""
+    out, words = together
+    assert main(["train", *words, "--out", str(tmp_path / "alone")]) == 0
+    for name, last in (("run", "step-00000006"), ("short", "step-00000003")):
+        found = newest_checkpoint(out / name / "checkpoints")
+        assert found is not None
+        assert found[0].name == last
+    assert main(["train", *words, "--out", str(out / "run"), "--resume"]) == 0
+    alone, shared = figures(tmp_path / "alone"), figures(out / "run")
     assert [line[:2] for line in shared] == [line[:2] for line in alone]
     np.testing.assert_allclose([line[2] for line in shared], [line[2] for line in alone], rtol=1e-4)
-    one, other = (load_file(path / "model.safetensors") for path in (tmp_path / "alone", together / "run"))
+    one, other = (load_file(path / "model.safetensors") for path in (tmp_path / "alone", out / "run"))
     for name, value in one.items():
         # AdamW turns the last bits of small gradients into steps of the size of its rate, 0.01
         np.testing.assert_allclose(other[name], value, atol=3e-3, err_msg=name)
+
+
+def test_R21_two_processes_score_the_very_model_that_they_save(together, runs):
+    """Each has batch statistics of its own slices while it trains, and an average of them."""
+    out, _ = together
+    told = json.loads((out / "scored" / "metrics.jsonl").read_text().splitlines()[-1])["val"]
+    again = score(open_run(out / "scored").load_model(), open_source(f"folder:{runs.parent / 'photos'}")).figures
+    assert told["top1"] == again["top1"]
+    assert told["nll"]["value"] == pytest.approx(again["nll"]["value"], rel=1e-5)
 
 
 def test_R22_killed_while_saving_a_whole_checkpoint_is_left(tmp_path):

@@ -7,6 +7,7 @@ loss of every update of the life that finished it.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -56,11 +57,13 @@ def ended(child: int) -> int:
 
 
 def at_step(number: int, sent: signal.Signals) -> None:
-    """This process gets that signal when that update is about to begin."""
+    """This process, and those that it started, get that signal when that update is about to begin."""
     step = engine._Engine.step
 
     def interrupted(self: Any, batch: Any, at: int) -> Any:
         if at == number:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, sent)
             os.kill(os.getpid(), sent)
         return step(self, batch, at)
 
@@ -128,13 +131,19 @@ def terminated(out: Path, words: list[str], number: int) -> None:
     assert ended(life(words, out / "asked")) == 0
 
 
-def together(out: Path, words: list[str], number: int) -> None:
-    """One of several processes that torchrun started. The last is asked to end while it takes that update."""
-    if os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1):
-        at_step(number, signal.SIGTERM)
-    code = cli.main(["train", *words, "--out", str(out)])
-    told = {"world": engine.share().world, "rank": engine.share().rank, "code": code}
-    (out.parent / f"rank-{engine.share().rank}.json").write_text(json.dumps(told))
+def together(folder: Path, runs: dict[str, tuple[list[str], int]]) -> None:
+    """One of several processes that torchrun started, which train one run after the other.
+
+    The last process is asked to end while it takes the update of that number; a number below 0 never comes.
+    """
+    codes, step, last = {}, engine._Engine.step, os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1)
+    for name, (words, number) in runs.items():
+        if last:
+            at_step(number, signal.SIGTERM)
+        codes[name] = cli.main(["train", *words, "--out", str(folder / name)])
+        engine._Engine.step = step  # type: ignore[method-assign]
+    told = {"world": engine.share().world, "rank": engine.share().rank, "codes": codes}
+    (folder / f"rank-{engine.share().rank}.json").write_text(json.dumps(told))
 
 
 def saving(out: Path, lives: int, seed: int) -> None:
@@ -142,14 +151,14 @@ def saving(out: Path, lives: int, seed: int) -> None:
     import torch
     from torch import nn
 
-    from buttress.training.checkpoints import Place, Trained, load_checkpoint, newest_checkpoint, save_checkpoint
+    from buttress.training.checkpoints import Place, TrainingState, load_checkpoint, newest_checkpoint, save_checkpoint
 
-    def state(updates: int) -> Trained:
+    def state(updates: int) -> TrainingState:
         model = nn.Linear(200, 200)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(updates)
-        return Trained(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+        return TrainingState(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
 
     def save(updates: int) -> None:
         place = Place(epoch=0, step=updates, losses=[0.5], history=[])
@@ -190,4 +199,4 @@ if __name__ == "__main__":
     elif task == "saving":
         saving(Path(folder), int(rest[0]), int(rest[1]))
     else:
-        together(Path(folder) / "run", json.loads(rest[0]), int(rest[1]))
+        together(Path(folder), json.loads(rest[0]))

@@ -1,5 +1,6 @@
 """Checkpoints are whole or do not count; they hold everything; they refuse what is not theirs."""
 
+import os
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from buttress.errors import TrainingError
 from buttress.training.checkpoints import (
     Place,
-    Trained,
+    TrainingState,
     differing_keys,
     load_checkpoint,
     newest_checkpoint,
@@ -42,11 +43,13 @@ def save(folder, updates=1, model=None, optimizer=None):
     if model is None:
         model, optimizer = trained()
     place = Place(epoch=updates, step=0, losses=[], history=[{"epoch": updates}])
-    return save_checkpoint(folder, Trained(model=model, optimizer=optimizer), place, updates=updates, settings=SETTINGS)
+    return save_checkpoint(
+        folder, TrainingState(model=model, optimizer=optimizer), place, updates=updates, settings=SETTINGS
+    )
 
 
 def load(path, model, optimizer):
-    return load_checkpoint(path, found(path.parent)[1], Trained(model=model, optimizer=optimizer))
+    return load_checkpoint(path, found(path.parent)[1], TrainingState(model=model, optimizer=optimizer))
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "nadamw", "rmsproptf", "lion", "adabelief", "lamb"])
@@ -194,3 +197,24 @@ def test_nothing_is_pickled(tmp_path):
         "optimizer.safetensors",
         "state.json",
     ]
+
+
+def test_one_of_the_same_step_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
+    """A training that was to end before its epoch was scored saves the same step again when it goes on."""
+    model, optimizer = trained()
+    save(tmp_path, 3, model, optimizer)
+    rename = os.rename
+
+    def dies(source, target):
+        if str(source).endswith(".tmp"):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", dies)
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path, 3, model, optimizer)
+    path, state = found(tmp_path)
+    load_checkpoint(path, state, TrainingState(model=model, optimizer=optimizer))
+    save(tmp_path, 3, model, optimizer)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]

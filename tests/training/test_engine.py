@@ -8,15 +8,17 @@ import timm
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from buttress.errors import TrainingError
 from buttress.loading.targets import Batch
-from buttress.training.chance import StepChance, seed_everything
+from buttress.training.checkpoints import newest_checkpoint
 from buttress.training.compute import resolve_precision
 from buttress.training.engine import fit
 from buttress.training.optim import learning_rate
+from buttress.training.rng import StepRng, seed_everything
 from buttress.training.settings import EngineSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
 
 from .tiny import CLASSES, Folder, Loader, batch, network, update
@@ -118,7 +120,7 @@ def test_the_step_is_the_textbook_step(tmp_path):
     seed_everything(0)
     bare = network().train()
     optimizer = torch.optim.SGD(bare.parameters(), lr=1.0, momentum=0.9, nesterov=True)
-    losses, chance = [], StepChance(0, rank=0)
+    losses, chance = [], StepRng(0, rank=0)
     for step in range(6):
         chance.seed(step)
         optimizer.param_groups[0]["lr"] = learning_rate(step, 6, 0.01, schedule)
@@ -362,7 +364,10 @@ def test_a_batch_too_small_for_batch_normalisation_is_told(tmp_path):
             yield batch(1, soft=True, count=1)
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(108, 8), nn.BatchNorm1d(8), nn.Linear(8, CLASSES))
-    with pytest.raises(TrainingError, match=r"^step 1: a batch of 1 image is too small .* raise --batch or --size"):
+    with pytest.raises(
+        TrainingError,
+        match=r"^step 1: a batch of 1 image is too small .* raise --batch, --engine.micro_batch or --size",
+    ):
         train(tmp_path, model=model, loader=Single(2))
 
 
@@ -396,3 +401,20 @@ def test_tensorboard_is_told_what_the_metrics_file_is(tmp_path):
     assert [each.value for each in told.Scalars("val/top1")] == [
         pytest.approx(line["val"]["top1"]["value"]) for line in lines
     ]
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    """The loss of the update before was finite."""
+    asked = settings(lr=1e30, schedule=ScheduleSettings(warmup=0), engine=EngineSettings(checkpoint_minutes=0))
+    with pytest.raises(TrainingError, match=r"weight is not finite any more, so it is not saved|the loss is nan"):
+        train(tmp_path, asked, loader=Loader(8))
+    found = newest_checkpoint(tmp_path / "checkpoints")
+    if found is not None:
+        assert all(torch.isfinite(value).all() for value in load_file(found[0] / "model.safetensors").values())
+
+
+def test_accumulation_asked_for_by_the_environment_scales_no_gradient(tmp_path, monkeypatch):
+    plain, _, _ = train(tmp_path / "plain")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    again, _, _ = train(tmp_path / "again")
+    assert same(plain.state_dict(), again.state_dict())

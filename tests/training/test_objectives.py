@@ -136,10 +136,10 @@ def test_a_live_teachers_truth_decides_only_of_views_of_one_class():
     torch.testing.assert_close(objective.loss(LOGITS, targets), expected)
 
 
-def prepared(name, classes=7):
+def prepared(name, classes=7, labelled=1.0):
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=C)
-    objective = AuxiliaryObjective(LossSettings(auxiliary_weight=0.5), classes=classes)
+    objective = AuxiliaryObjective(LossSettings(auxiliary_weight=0.5), classes=classes, labelled=labelled)
     objective.prepare(model)
     return model, objective
 
@@ -162,7 +162,7 @@ def test_the_second_head_hears_the_features_and_leaves_no_trace(name):
 
 
 def test_the_loss_of_two_heads_by_hand():
-    model, objective = prepared("test_resnet")
+    model, objective = prepared("test_resnet", labelled=2 / 3)
     images, labels = torch.randn(3, 3, 64, 64), torch.tensor([1, -1, 2])
     soft = one_hot(torch.tensor([6, 0, 3]), 7)
     logits = model.train()(images)
@@ -170,6 +170,19 @@ def test_the_loss_of_two_heads_by_hand():
     own = nn.functional.cross_entropy(logits[[0, 2]], labels[[0, 2]])
     expected = own + 0.5 * nn.functional.cross_entropy(told, torch.tensor([6, 0, 3]))
     torch.testing.assert_close(objective.loss(logits, Targets(soft=soft, hard=labels)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_parts_of_a_batch_with_and_without_labels_add_up(size):
+    model, objective = prepared("test_vit", labelled=5 / 8)
+    images, labels = torch.randn(8, 3, 160, 160), torch.tensor([1, -1, 2, 0, -1, -1, 3, 4])
+    soft = one_hot(torch.arange(8) % 7, 7)
+
+    def loss(part):
+        return objective.loss(model.train()(images[part]), Targets(soft=soft[part], hard=labels[part]))
+
+    parts = [loss(slice(first, first + size)) * size / 8 for first in range(0, 8, size)]
+    torch.testing.assert_close(torch.stack(parts).sum(), loss(slice(0, 8)))
 
 
 def captured(model, images):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from buttress.errors import ModelError, SettingsError, TrainingError
 from buttress.labelling.label import label_source
@@ -110,3 +111,55 @@ def test_the_share_of_bad_images_holds_for_the_val_data_too(photos, tmp_path):
     good = Subset(source, [i for i, name in enumerate(source.ids) if name != "red/02.png"])
     run = train(hard(photos, source=good, val=source, max_bad=0.05), tmp_path / "run")
     assert run.read_metrics()[-1]["val"]["top1"]["count"] == 23
+
+
+def card_and_recipe(run):
+    return [(run / name).read_bytes() for name in ("run.json", "recipe.yaml", "metrics.jsonl")]
+
+
+def test_a_finished_run_stays_as_it_is_whatever_settings_it_is_to_go_on_with(photos, tmp_path, capsys):
+    train(hard(photos), tmp_path / "run", recipe={"epochs": 1})
+    before = card_and_recipe(tmp_path / "run")
+    train(hard(photos), tmp_path / "run", settings(epochs=9), resume=True, other_settings=True, recipe={"epochs": 9})
+    assert "this run is finished already" in capsys.readouterr().err
+    assert card_and_recipe(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "match"),
+    [
+        ("timm:test_resnet", settings(epochs=2), "a checkpoint of another model"),
+        (
+            MODEL,
+            settings(epochs=2, optimizer=OptimizerSettings(name="sgd")),
+            "has the state of adamw, which sgd cannot",
+        ),
+    ],
+)
+def test_refused_other_settings_leave_the_run_as_it_was(photos, tmp_path, model, asked, match):
+    train(hard(photos), tmp_path / "run", recipe={"epochs": 1})
+    (tmp_path / "run" / "model.safetensors").unlink()
+    before = card_and_recipe(tmp_path / "run")
+    with pytest.raises(TrainingError, match=match):
+        train_on_source(
+            hard(photos), model=model, out=tmp_path / "run", settings=asked, size=32, resume=True, other_settings=True
+        )
+    assert card_and_recipe(tmp_path / "run") == before
+    assert train(hard(photos), tmp_path / "run", resume=True).finished
+
+
+def test_other_settings_of_the_optimizer_count(photos, tmp_path):
+    for name in ("one", "other"):
+        train(hard(photos), tmp_path / name)
+        (tmp_path / name / "model.safetensors").unlink()
+    decays = {"one": 0.05, "other": 0.9}
+    for name, decay in decays.items():
+        asked = settings(epochs=2, optimizer=OptimizerSettings(weight_decay=decay))
+        train(hard(photos), tmp_path / name, asked, resume=True, other_settings=True)
+    one, other = (open_run(tmp_path / name).load_model().module.state_dict() for name in decays)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_optimizer_whose_state_cannot_be_saved_is_refused_before_the_work(photos, tmp_path):
+    asked = settings(optimizer=OptimizerSettings(name="kron"))
+    refused(TrainingError, "Kron keeps a list", hard(photos), tmp_path / "run", asked)

@@ -5,6 +5,7 @@ The epoch travels with the indices of every batch, so workers that live on see i
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -140,6 +141,7 @@ class BatchLoader:
             persistent_workers=workers > 0,
             collate_fn=_as_is,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_left_to_the_parent,
             # Every iterator draws a seed for its workers. From torch's global generator that would move the model's
             # own draws (dropout), by an amount that depends on the workers and on where a training was resumed.
             generator=torch.Generator(),
@@ -209,6 +211,11 @@ def _sparse(
 ) -> SparseTargets:
     ids = torch.from_numpy(ids_BK).long()
     return SparseTargets(values=torch.from_numpy(values_BK), ids=ids, rest=torch.from_numpy(rest_B), classes=classes)
+
+
+def _left_to_the_parent(number: int) -> None:
+    """Schedulers signal every process of a job; a training that finishes its step first still needs its batches."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_is(arrays: Any) -> Any:

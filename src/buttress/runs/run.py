@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buttress.errors import ModelError, TrainingError
-from buttress.files import read_json, write_json
+from buttress.files import read_json, sync_folder, write_json
 from buttress.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = "buttress-run"
 VERSION = 1
-CARD, RECIPE, WEIGHTS, _METRICS = "run.json", "recipe.yaml", "model.safetensors", "metrics.jsonl"
+CARD, RECIPE, WEIGHTS, METRICS = "run.json", "recipe.yaml", "model.safetensors", "metrics.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Run:
     licence: str | None = None
 
     @classmethod
-    def create(
+    def of(
         cls,
         path: Path,
         *,
@@ -66,22 +66,14 @@ class Run:
         data: Mapping[str, Any],
         reinforcement: str | None = None,
         methods: Sequence[Mapping[str, Any]] = (),
-        again: bool = False,
     ) -> Run:
-        """Make the folder and its run.json; `again`: write that of a run that goes on with other settings.
+        """A run that is not on the disk yet.
 
-        Raises: TrainingError, where the folder is a run already or cannot be made; ModelError, where the number of
-        classes is not that of the model's outputs.
+        Raises: ModelError, where the number of classes is not that of the model's outputs.
         """
         if classes is not None and len(classes) != model.num_classes:
             raise ModelError(f"{path}: {len(classes)} classes for a model of {model.num_classes} outputs")
-        if (path / CARD).exists() and not again:
-            raise TrainingError(f"{path}: holds a run already; name another --out")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as failure:
-            raise TrainingError(f"{path}: cannot make the run folder ({failure.strerror})") from failure
-        run = cls(
+        return cls(
             path=path,
             model_name=model.name,
             model_kwargs=dict(model.kwargs),
@@ -94,8 +86,30 @@ class Run:
             methods=tuple(dict(method) for method in methods),
             licence=model.licence,
         )
-        write_json(path / CARD, run._to_json())
+
+    @classmethod
+    def create(cls, path: Path, **described: Any) -> Run:
+        """Make the folder and its run.json, of what `of` takes.
+
+        Raises: as `of`; TrainingError, where the folder is a run already or cannot be made.
+        """
+        if (path / CARD).exists():
+            raise TrainingError(f"{path}: holds a run already; name another --out")
+        run = cls.of(path, **described)
+        run.write_card()
         return run
+
+    def write_card(self) -> None:
+        """Make the folder and write its run.json, also over an older one.
+
+        Raises: TrainingError, where the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as failure:
+            raise TrainingError(f"{self.path}: cannot make the run folder ({failure.strerror})") from failure
+        write_json(self.path / CARD, self._to_json())
+        sync_folder(self.path.parent)
 
     @property
     def finished(self) -> bool:
@@ -153,7 +167,7 @@ class Run:
         except ValueError as failure:
             why = f"{self.path}: epoch {line['epoch']}: a figure is NaN or infinite, the training diverged"
             raise TrainingError(f"{why}; try a lower --lr") from failure
-        with (self.path / _METRICS).open("a+b") as file:
+        with (self.path / METRICS).open("a+b") as file:
             _drop_torn_line(file)
             file.write(text.encode())
             file.flush()
@@ -161,7 +175,7 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The figures of every epoch, in order; of an epoch that was run again after a resume, the last ones."""
-        file = self.path / _METRICS
+        file = self.path / METRICS
         if not file.exists():
             return []
         by_epoch: dict[int, dict[str, Any]] = {}

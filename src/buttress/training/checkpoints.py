@@ -3,7 +3,7 @@
 `checkpoints/step-00000700/` holds the state after 700 updates: model.safetensors, optimizer.safetensors, where there is
 a moving average ema.safetensors, and state.json with the place in the training, the other files' sizes and SHA-256, the
 settings, the versions, and its own digest. It is written under a name that starts with a dot and renamed when
-everything is on the disk. There is no state of chance in it: every draw is a function of (seed, step), chance.py.
+everything is on the disk. There is no state of chance in it: every draw is a function of (seed, step), rng.py.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from buttress.versions import library_versions
 
 FORMAT, VERSION = "buttress-checkpoint", 2
 KEEP = 2  # the newest, and one before it should the disk damage the newest
+BEFORE = ".before"  # ends the name of a checkpoint that one of the same step is about to replace
 SHOWN = 40  # longest value that an error repeats
 # What a resumed training may change, because the result stays: how it is computed, and where the data lies.
 FREE_TO_CHANGE = frozenset(
@@ -47,7 +48,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
+class TrainingState:
     """What a checkpoint holds and gives back.
 
     Args:
@@ -63,7 +64,7 @@ class Trained:
     scaler: torch.amp.GradScaler | None = None
 
 
-def save_checkpoint(folder: Path, trained: Trained, place: Place, *, updates: int, settings: JSON) -> Path:
+def save_checkpoint(folder: Path, trained: TrainingState, place: Place, *, updates: int, settings: JSON) -> Path:
     """Save a state under `folder`, then remove all but the newest two.
 
     Args:
@@ -88,8 +89,12 @@ def save_checkpoint(folder: Path, trained: Trained, place: Place, *, updates: in
     state |= {"files": files, "optimizer": plain, "versions": library_versions()}
     state["scaler"] = None if trained.scaler is None else trained.scaler.state_dict()
     write_json(temporary / "state.json", state | {"digest": _digest(state)})
-    shutil.rmtree(path, ignore_errors=True)  # there is one only where it was invalid
-    os.rename(temporary, path)
+    if path.exists():  # of a training that was to end before its epoch was scored: it counts until this one does
+        os.rename(path, aside := path.with_name(f"{path.name}{BEFORE}"))
+        os.rename(temporary, path)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.rename(temporary, path)
     sync_folder(folder)
     _prune(folder, updates)
     return path
@@ -97,15 +102,17 @@ def save_checkpoint(folder: Path, trained: Trained, place: Place, *, updates: in
 
 def newest_checkpoint(folder: Path) -> tuple[Path, JSON] | None:
     """The newest whole checkpoint and its state.json; damaged and half-written ones do not count."""
-    for _, path in sorted(_steps(folder), reverse=True):
+    for *_, path in sorted(_steps(folder), reverse=True):
         state = _valid_state(path)
         if state is not None:
             return path, state
     return None
 
 
-def load_checkpoint(path: Path, state: JSON, trained: Trained) -> Place:
+def load_checkpoint(path: Path, state: JSON, trained: TrainingState, *, new_settings: bool = False) -> Place:
     """Put a checkpoint's state into `trained`, and say how far it is.
+
+    new_settings: leave the optimizer its own settings (weight decay, momentum) and give it the state alone.
 
     Raises:
         TrainingError: it belongs to another model.
@@ -113,7 +120,7 @@ def load_checkpoint(path: Path, state: JSON, trained: Trained) -> Place:
     for name, module in {"model": trained.model, "ema": trained.average}.items():
         if module is not None:
             _load_module(module, path, f"{name}.safetensors")
-    _load_optimizer(trained.optimizer, load_file(path / "optimizer.safetensors"), state["optimizer"])
+    _load_optimizer(trained.optimizer, load_file(path / "optimizer.safetensors"), state["optimizer"], new_settings)
     if trained.scaler is not None and state["scaler"] is not None:
         trained.scaler.load_state_dict(state["scaler"])
     return Place(**{field.name: state[field.name] for field in fields(Place)})
@@ -161,6 +168,25 @@ def require_same_settings(path: Path, stored: JSON, current: JSON) -> None:
         )
 
 
+def require_same_optimizer(path: Path, stored: JSON, current: JSON) -> None:
+    """One optimizer cannot go on from the state of another.
+
+    Raises:
+        TrainingError: they differ.
+    """
+    there, asked = (settings["optimizer"]["name"] for settings in (stored, current))
+    if there != asked:
+        raise TrainingError(
+            f"{path}: has the state of {there}, which {asked} cannot go on from; resume with --optimizer.name {there}, "
+            "or choose another --out"
+        )
+
+
+def require_storable(optimizer: torch.optim.Optimizer) -> None:
+    """Raises: TrainingError, where the optimizer keeps a state that safetensors and JSON cannot hold."""
+    _optimizer_parts(optimizer)
+
+
 def _at(settings: JSON, dotted: str) -> object:
     value: Any = settings
     for key in dotted.split("."):
@@ -175,15 +201,18 @@ def _values(there: object, asked: object) -> str:
     return f" ({there} there, {asked} asked for)" if max(len(str(there)), len(str(asked))) <= SHOWN else ""
 
 
-def _steps(folder: Path) -> list[tuple[int, Path]]:
-    found = ((re.fullmatch(r"(?:step|epoch)-(\d{4,})", path.name), path) for path in folder.glob("*-*"))
-    return [(int(match[1]), path) for match, path in found if match]
+def _steps(folder: Path) -> list[tuple[int, bool, Path]]:
+    """Number of updates and path of each checkpoint, and whether it is not the one before of the same step."""
+    name = re.compile(rf"step-(\d{{8,}})({re.escape(BEFORE)})?")
+    found = ((name.fullmatch(path.name), path) for path in folder.glob("step-*"))
+    return [(int(match[1]), match[2] is None, path) for match, path in found if match]
 
 
 def _prune(folder: Path, newest: int) -> None:
-    older = sorted((step for step, _ in _steps(folder) if step < newest), reverse=True)
+    older = sorted((step for step, whole, _ in _steps(folder) if whole and step < newest), reverse=True)
     keep = {newest, *older[: KEEP - 1]}
-    leftovers = [*folder.glob(".step-*.tmp"), *(path for step, path in _steps(folder) if step not in keep)]
+    gone = [path for step, whole, path in _steps(folder) if step not in keep or not whole]
+    leftovers = [*folder.glob(".step-*.tmp"), *gone]
     for path in leftovers:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -252,7 +281,9 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: JSON) -> None:
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: JSON, new_settings: bool
+) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     groups = optimizer.state_dict()["param_groups"]
     state: dict[int, JSON] = {}
@@ -261,7 +292,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
         index = int(number)
         if kind == "state":
             state.setdefault(index, {})[key] = _in_format_of(parameters[index], value)
-        else:  # JSON has no tuples
+        elif not (new_settings and key in optimizer.defaults):  # JSON has no tuples
             groups[index][key] = tuple(value) if isinstance(groups[index].get(key), tuple) else value
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

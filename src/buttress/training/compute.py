@@ -70,8 +70,8 @@ def batch_large_enough(step: int, count: int) -> Iterator[None]:
         if "Expected more than 1 value per channel" not in str(failure):
             raise
         raise TrainingError(
-            f"step {step}: a batch of {count} image is too small for this model's batch normalisation; raise --batch "
-            "or --size, or add images (an image that cannot be decoded makes its batch smaller)"
+            f"step {step}: a batch of {count} image is too small for this model's batch normalisation; raise --batch, "
+            "--engine.micro_batch or --size, or add images (an image that cannot be decoded makes its batch smaller)"
         ) from failure
 
 

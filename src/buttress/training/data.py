@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from buttress.errors import SettingsError, TrainingError
 from buttress.loading.auxiliary import AuxiliaryBatches
 from buttress.loading.batches import Batches, HardBatches, ReinforcedBatches
@@ -128,7 +130,9 @@ class TrainingData:
         if self.teacher is not None:
             return OnlineObjective(loss, smoothing=smoothing, teacher=self.live_teacher)
         if self.reinforcement is not None and auxiliary:
-            return AuxiliaryObjective(loss, smoothing=smoothing, classes=len(self.reinforcement.classes))
+            labelled = float((np.asarray(self.source.labels) >= 0).mean())
+            classes = len(self.reinforcement.classes)
+            return AuxiliaryObjective(loss, smoothing=smoothing, classes=classes, labelled=labelled)
         return TargetObjective(loss, smoothing=smoothing)
 
     @property

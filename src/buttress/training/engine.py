@@ -11,8 +11,8 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,13 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import is_mlflow_available, is_tensorboard_available, is_wandb_available
+from accelerate.utils import (
+    GradientAccumulationPlugin,
+    broadcast,
+    is_mlflow_available,
+    is_tensorboard_available,
+    is_wandb_available,
+)
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -33,24 +39,26 @@ from buttress.metrics.intervals import Figure
 from buttress.models.normalise import normalise
 from buttress.models.preprocessing import Preprocessing
 from buttress.terminal import Progress, note, progress
-from buttress.training.average import Average
-from buttress.training.chance import StepChance
 from buttress.training.checkpoints import (
     Place,
-    Trained,
+    TrainingState,
     load_checkpoint,
     newest_checkpoint,
+    require_same_optimizer,
     require_same_settings,
     save_checkpoint,
 )
 from buttress.training.compute import batch_large_enough, compiled, deterministic, resolve_precision, without_autocast
+from buttress.training.ema import Ema
 from buttress.training.history import EpochLosses, EpochResult, History, StepLoss
 from buttress.training.objectives import Objective, TargetObjective
 from buttress.training.optim import carry_over, create_optimizer, learning_rate, plain_groups, set_learning_rate
+from buttress.training.rng import StepRng
 from buttress.training.settings import TrainingSettings
 from buttress.training.stops import Termination, TrainingStoppedError, memory_advice, termination
 from buttress.weights.method import Method
 
+PROJECT = "buttress"  # name of the trackers' project, and of the folder that tensorboard fills
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available, "mlflow": is_mlflow_available}
 
 
@@ -91,11 +99,6 @@ def share() -> Share:
     return Share(rank=state.process_index, world=state.num_processes)
 
 
-def wait_for_all() -> None:
-    """Until every process has come here."""
-    PartialState(**_device()).wait_for_everyone()
-
-
 def _device() -> dict[str, bool]:
     """Accelerate sees several processes on CPUs only where it is told that these are meant."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -113,11 +116,13 @@ def fit(
     val_loader: Loader | None = None,
     resume: bool = False,
     other_settings: bool = False,
+    begin: Callable[[], None] | None = None,
 ) -> History:
     """Train `module` in place; the last epoch is what counts. Its state goes to `run`.
 
     With the same seed, settings and data a CPU gives the same bits, also after a resume from any step. Several
-    processes see the global batches that one process would; their sums differ in the last bits.
+    processes see the global batches that one process would; sums differ in the last bits, and each process has its own
+    batch statistics, of which the first one's count, and its own draws in the model (dropout).
 
     Args:
         module: the plain model with its weights loaded; images float32 [B, 3, H, W] -> logits [B, C].
@@ -129,6 +134,7 @@ def fit(
         val_loader: batches with hard labels, scored as `evaluate_every` says.
         resume: go on from the newest whole checkpoint of the run; from the start where there is none.
         other_settings: go on also where the checkpoint was made with other settings; these count.
+        begin: called once when all is ready and nothing more can be refused, before the first step.
 
     Raises:
         TrainingError: the loss is not finite; nothing to train on; out of memory; a checkpoint of other settings or
@@ -142,12 +148,14 @@ def fit(
     with deterministic(settings.engine.deterministic), termination() as asked:
         engine = _Engine(module, loader, settings, run, methods, objective, asked)
         place = engine.restore(resume, other_settings)
+        if begin is not None:
+            begin()
         history = History(epochs=[EpochResult(**line) for line in place.history])
-        with progress("training", engine.total_steps, "steps") as bar:
+        with engine.trackers(), progress("training", engine.total_steps, "steps") as bar:
             bar.advance(place.epoch * loader.steps_per_epoch + place.step)
             for epoch in range(place.epoch, settings.epochs):
                 engine.epoch(epoch, place, history, bar, val_loader)
-        engine.finish()
+            engine.finish()
     return history
 
 
@@ -191,7 +199,7 @@ class _Engine:
         self.peak, self.total_steps = settings.lr, settings.epochs * loader.steps_per_epoch
         self.accelerator = _accelerator(settings, run.path)
         self.share = share()
-        self.chance = StepChance(settings.seed, self.share.rank)
+        self.rng = StepRng(settings.seed, self.share.rank)
         groups = plain_groups(module, settings.optimizer.weight_decay)
         plain_buffers = frozenset(name for name, _ in module.named_buffers())
         for method in methods:
@@ -200,13 +208,22 @@ class _Engine:
         if settings.engine.channels_last:
             module.to(memory_format=torch.channels_last)
         module.to(self.accelerator.device)
-        self.average = Average(module, plain_buffers, settings.engine.ema_decay) if settings.engine.ema_decay else None
+        self.average = Ema(module, plain_buffers, settings.engine.ema_decay) if settings.engine.ema_decay else None
         self.plain_optimizer = create_optimizer(carry_over(groups, module), settings.optimizer, settings.lr)
         self.model, self.optimizer = self.accelerator.prepare(module, self.plain_optimizer)
         self.forward = compiled(self.model, methods=bool(methods)) if settings.engine.compile else self.model
         self.once_a_pass = parametrize.cached if methods else nullcontext
-        if settings.engine.trackers:
-            self.accelerator.init_trackers("buttress", config=_flat(asdict(settings)))
+
+    @contextmanager
+    def trackers(self) -> Iterator[None]:
+        """The trackers that were asked for, told the settings, and ended whatever comes."""
+        if self.settings.engine.trackers:
+            self.accelerator.init_trackers(PROJECT, config=_flat(asdict(self.settings)))
+        try:
+            yield
+        finally:
+            for tracker in self.accelerator.trackers:  # not end_training: it ends the process group too
+                tracker.finish()
 
     def epoch(self, epoch: int, place: Place, history: History, bar: Progress, val_loader: Loader | None) -> None:
         """Train what is left of epoch number `epoch` (from 0), evaluate and save where that is due."""
@@ -224,6 +241,7 @@ class _Engine:
                 bar.update(f"epoch {epoch + 1}/{self.settings.epochs}  loss {losses.last:.4f}{_shown(history.top1())}")
             self._save_inside(epoch, step + 1 - first, losses, history)
         mean = losses.mean(epoch)
+        self._save_inside(epoch, per_epoch, losses, history)
         history.step_losses += losses.values[len(known) :]
         seconds, last = time.perf_counter() - started, first + per_epoch - 1
         val = self.evaluate(epoch, val_loader)
@@ -241,38 +259,38 @@ class _Engine:
         if not batch.ids:
             self._require_alone(step)
             return None
-        self.chance.seed(step)
+        self.rng.seed(step)
         for method in self.methods:
-            method.before_step(step, self.total_steps, self.chance.generator)
+            method.before_step(step, self.total_steps, self.rng.generator)
         set_learning_rate(self.plain_optimizer, self.lr(step))
         with memory_advice(step, min(self.settings.engine.micro_batch or len(batch.ids), len(batch.ids))):
             loss = self.gradients(batch, step)
-        if self.settings.optimizer.clip_grad is not None:
-            self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.optimizer.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.average is not None:
-            self.average.update(step)
+            if self.settings.optimizer.clip_grad is not None:
+                self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.optimizer.clip_grad)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            if self.average is not None:
+                self.average.update(step)
         return self._told(loss)
 
     def gradients(self, batch: Batch, step: int) -> Tensor:
-        """Gradients of all passes over all pieces of the batch, and of the auxiliary losses, summed; the summed loss.
+        """Gradients of all passes over all micro-batches, and of the auxiliary losses, summed; the summed loss.
 
-        A piece counts by its share of the global batch. The cache ends with a pass: coordinates then move.
+        A micro-batch counts by its share of the global batch. The cache ends with a pass: coordinates then move.
         """
         total = torch.zeros((), device=self.accelerator.device)
         whole = self._images_of_all(len(batch.ids))
-        pieces = list(_pieces(batch, self.settings.engine.micro_batch))
+        micro_batches = list(_micro_batches(batch, self.settings.engine.micro_batch))
         passes = list(itertools.product(*(method.passes(step) for method in self.methods)))
-        for number, piece in enumerate(pieces, 1):
-            piece = piece.to(self.accelerator.device, non_blocking=True)
-            targets = self.objective.targets(piece)
-            images = normalise(piece.images, self.run.preprocessing)
-            weight = len(piece.ids) / whole
+        for number, part in enumerate(micro_batches, 1):
+            part = part.to(self.accelerator.device, non_blocking=True)
+            targets = self.objective.targets(part)
+            images = normalise(part.images, self.run.preprocessing)
+            weight = len(part.ids) / whole
             for place, moves in enumerate(passes, 1):
                 for move in moves:
                     move()
-                last = number == len(pieces) and place == len(passes)
+                last = number == len(micro_batches) and place == len(passes)
                 with nullcontext() if last else self.accelerator.no_sync(self.model):
                     with self.once_a_pass(), batch_large_enough(step, len(images)):
                         loss = self.objective.loss(self.forward(images), targets) * weight
@@ -309,7 +327,7 @@ class _Engine:
         return StepLoss(both[0], loss, both[1])
 
     def _save_inside(self, epoch: int, done: int, losses: EpochLosses, history: History) -> None:
-        """Inside an epoch: save where the time has come, and where the process is to end.
+        """Before an epoch is scored: save where the time has come, and where the process is to end.
 
         Raises:
             TrainingStoppedError: it is to end.
@@ -347,6 +365,9 @@ class _Engine:
         for method in self.methods:
             self.loader.set_epoch(epoch)
             method.before_evaluation(self.loader)
+        if self.share.world > 1:  # each has statistics of its own slices; the first one's are those that are saved
+            for buffer in self.module.buffers():
+                buffer.copy_(broadcast(buffer.contiguous()))
 
     def _of_all(self, rows_NX: Tensor) -> Tensor:
         """The rows of all processes, one process after the other."""
@@ -382,7 +403,8 @@ class _Engine:
             )
         if not other_settings:
             require_same_settings(path, state["settings"], self.identity)
-        place = load_checkpoint(path, state, self._trained)
+        require_same_optimizer(path, state["settings"], self.identity)
+        place = load_checkpoint(path, state, self._trained, new_settings=other_settings)
         if state["settings"].get("steps_per_epoch") == self.loader.steps_per_epoch:
             return place
         return replace(place, step=0, losses=[])  # steps of another length: the unfinished epoch begins anew
@@ -393,8 +415,8 @@ class _Engine:
         return {**asdict(self.settings), "steps_per_epoch": self.loader.steps_per_epoch}
 
     @property
-    def _trained(self) -> Trained:
-        return Trained(
+    def _trained(self) -> TrainingState:
+        return TrainingState(
             model=self.module,
             optimizer=self.plain_optimizer,
             average=None if self.average is None else self.average.shadow,
@@ -404,12 +426,22 @@ class _Engine:
     def save(self, epoch: int, step: int, losses: list[float], history: History) -> None:
         """A checkpoint after `epoch` epochs and `step` steps of the next."""
         if self.share.rank == 0:
+            self._require_finite()
             place = Place(epoch=epoch, step=step, losses=losses, history=[asdict(one) for one in history.epochs])
             updates = epoch * self.loader.steps_per_epoch + step
             save_checkpoint(
                 self.run.path / "checkpoints", self._trained, place, updates=updates, settings=self.identity
             )
         self.saved_at = time.monotonic()
+
+    def _require_finite(self) -> None:
+        """A checkpoint of broken weights would end every resume."""
+        for name, parameter in self.module.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise TrainingError(
+                    f"{self.run.path}: {name} is not finite any more, so it is not saved; lower --lr, or clip by "
+                    "--optimizer.clip_grad"
+                )
 
     def finish(self) -> None:
         """Hand the trained state to the run and the module back as it came, in evaluation mode."""
@@ -422,18 +454,16 @@ class _Engine:
         self.module.eval()
         if self.share.rank == 0:
             self.run.save_weights(self.module.state_dict())
-        if self.settings.engine.trackers:
-            self.accelerator.end_training()
-        elif self.share.world > 1:
+        if self.share.world > 1:
             self.accelerator.wait_for_everyone()
 
 
-def _pieces(batch: Batch, most: int | None) -> Iterator[Batch]:
-    """The batch in pieces of at most `most` images, as even as they can be."""
+def _micro_batches(batch: Batch, most: int | None) -> Iterator[Batch]:
+    """The batch in parts of at most `most` images, as even as they can be."""
     count = len(batch.ids)
-    pieces = 1 if most is None else math.ceil(count / most)
-    for number in range(pieces):
-        yield batch if pieces == 1 else batch[number * count // pieces : (number + 1) * count // pieces]
+    parts = 1 if most is None else math.ceil(count / most)
+    for number in range(parts):
+        yield batch if parts == 1 else batch[number * count // parts : (number + 1) * count // parts]
 
 
 def _shown(top1: float | None) -> str:
@@ -460,5 +490,10 @@ def _accelerator(settings: TrainingSettings, folder: Path) -> Accelerator:
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
         AcceleratorState._reset_state()
     return Accelerator(
-        mixed_precision=mixed, log_with=list(settings.engine.trackers) or None, project_dir=folder, **_device()
+        mixed_precision=mixed,
+        log_with=list(settings.engine.trackers) or None,
+        project_dir=folder,
+        # Accumulation is the engine's own; else a variable of the environment would scale every gradient.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        **_device(),
     )

@@ -157,13 +157,16 @@ class AuxiliaryObjective(TargetObjective):
         settings: `auxiliary_weight` scales the second head's loss.
         classes: T, the teacher's.
         smoothing: of the hard labels.
+        labelled: share of the samples that have a label, above 0 and up to 1. The own loss of a batch is divided by it:
+            on average it is then the mean over the labelled ones, and still a sum over samples, so that parts of a
+            batch, in one process or several, add up to the same.
     """
 
     NAME = "auxiliary_head"
 
-    def __init__(self, settings: LossSettings, *, smoothing: float = 0.0, classes: int) -> None:
+    def __init__(self, settings: LossSettings, *, smoothing: float = 0.0, classes: int, labelled: float = 1.0) -> None:
         super().__init__(settings, smoothing=smoothing)
-        self.classes = classes
+        self.classes, self.labelled = classes, labelled
         self._hook: RemovableHandle | None = None
         self._told_BT: Tensor | None = None
 
@@ -198,12 +201,11 @@ class AuxiliaryObjective(TargetObjective):
         return Targets(soft=batch.targets, hard=batch.labels)
 
     def loss(self, logits_BC: Tensor, targets: Targets) -> Tensor:
-        """Mean over the labelled samples on the own head + weight x mean over all on the second."""
+        """Mean / `labelled` on the own head, where samples without a label count 0, + weight x mean on the second."""
         assert targets.soft is not None and targets.hard is not None
         assert self._told_BT is not None, "the model has not run in training mode"
         told_BT, self._told_BT = self._told_BT, None
-        hard = sparse(targets.hard, logits_BC.shape[1])
-        own = self.hard_loss(logits_BC, hard).sum() / mass(hard).sum().clamp_min(1)
+        own = self.hard_loss(logits_BC, sparse(targets.hard, logits_BC.shape[1])).mean() / self.labelled
         auxiliary = self.soft_loss(told_BT, targets.soft, None).mean()
         return own + self.settings.auxiliary_weight * auxiliary
 

@@ -60,7 +60,7 @@ def memory_advice(step: int, images: int) -> Iterator[None]:
         short = isinstance(failure, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
         if not short:
             raise
+        less = f"set --engine.micro_batch {images // 2} (the update stays one of --batch images), or "
         raise TrainingError(
-            f"step {step}: out of memory with {images} images at once; set --engine.micro_batch {max(images // 2, 1)} "
-            "(the update stays one of --batch images), or lower --size or --batch"
+            f"step {step}: out of memory with {images} images at once; {less if images > 1 else ''}lower --size"
         ) from failure

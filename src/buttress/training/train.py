@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import nn
 
 from buttress.errors import ButtressError, SettingsError, TrainingError
 from buttress.files import require_own_folder, write_atomic
@@ -15,14 +18,14 @@ from buttress.loading.loader import BatchLoader
 from buttress.metrics.score import RelabelledBatches
 from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
-from buttress.runs.run import CARD, RECIPE, Run, open_run
+from buttress.runs.run import CARD, METRICS, RECIPE, Run, open_run
 from buttress.terminal import first_process, note
-from buttress.training.chance import seed_everything
-from buttress.training.checkpoints import require_same_settings
+from buttress.training.checkpoints import require_same_settings, require_storable
 from buttress.training.compute import resolve_precision
 from buttress.training.data import TrainingData
-from buttress.training.engine import fit, require_batches, require_trackers, share, wait_for_all
+from buttress.training.engine import PROJECT, fit, require_batches, require_trackers, share
 from buttress.training.optim import create_optimizer, plain_groups
+from buttress.training.rng import seed_everything
 from buttress.training.scoring import scored_batches
 from buttress.training.settings import TrainingSettings
 from buttress.versions import library_versions
@@ -56,24 +59,46 @@ def train_on_source(
     """
     if size is not None and size < 1:
         raise SettingsError(f"--size {size}: the views need at least 1 pixel a side")
-    if not (out / CARD).exists():  # a run is gone on with, or refused below
-        require_own_folder(out, lambda name: resume and name == "checkpoints", "a run's")
+    begun = (out / CARD).exists()
+    if begun and not resume:
+        raise TrainingError(f"{out}: holds a run already; name another --out, or go on with it by --resume")
+    if not begun and first_process():
+        require_own_folder(out, lambda name: name == PROJECT or (resume and name == "checkpoints"), "a run's")
     objective = data.objective(settings)
     seed_everything(settings.seed)
     loaded = resolve_model(model, num_classes=len(data.classes))
     loaded = loaded if size is None else at_size(loaded, size)
     settings = replace(settings.resolved(pretrained=loaded.pretrained), precision=resolve_precision(settings.precision))
-    # All that can be refused is refused before the folder is made, so that the corrected command finds it free.
+    # All that can be refused is refused before anything is written, so that the corrected command finds all as it was.
     require_trackers(settings)
     loader, val_loader = _loaders(data, loaded, settings)
     require_batches(loader, settings)
-    _try_optimizer(loaded, settings)
-    run = _open(out, resume, other_settings, loaded, data, {"model": model, **asdict(settings)})
-    if recipe is not None and first_process():
-        write_atomic(out / RECIPE, yaml.safe_dump(dict(recipe), sort_keys=False).encode())
-    if resume and run.finished:
-        note(f"{out}: this run is finished already")
-        return run
+    _try_optimizer(settings)
+    run = Run.of(
+        out,
+        model=loaded,
+        classes=data.classes,
+        settings={"model": model, **asdict(settings)},
+        versions=library_versions(),
+        data=data.identity(),
+        reinforcement=None if data.reinforcement is None else data.reinforcement.card.to_json()["digest"],
+    )
+    if begun:
+        there = open_run(out, finished=False)
+        if not other_settings:
+            require_same_settings(out, _compared(there), _compared(run))
+            run = there
+        if there.finished:
+            note(f"{out}: this run is finished already")
+            return there
+
+    def begin() -> None:
+        if first_process():
+            if not begun or other_settings:
+                run.write_card()
+            if recipe is not None:
+                write_atomic(out / RECIPE, yaml.safe_dump(dict(recipe), sort_keys=False).encode())
+
     try:
         fit(
             loaded.module,
@@ -84,6 +109,7 @@ def train_on_source(
             val_loader=val_loader,
             resume=resume,
             other_settings=other_settings,
+            begin=begin,
         )
     except ButtressError:
         _forget_unstarted(run)
@@ -91,10 +117,20 @@ def train_on_source(
     return run
 
 
+def _compared(run: Run) -> dict[str, Any]:
+    """What must be the same for a resume."""
+    return {
+        **run.settings,
+        "size": run.preprocessing.size,
+        "reinforcement": run.reinforcement,
+        "data": {key: value for key, value in run.data.items() if key != "teachers" or run.reinforcement is None},
+    }
+
+
 def _forget_unstarted(run: Run) -> None:
-    """Free the folder for the corrected command, where there is no checkpoint that a resume could go on from."""
-    if first_process() and not (run.path / "checkpoints").exists():
-        for name in (CARD, RECIPE, "metrics.jsonl"):
+    """Free the folder for the corrected command, where nothing is in it that took work."""
+    if first_process() and not any((run.path / name).exists() for name in ("checkpoints", METRICS)):
+        for name in (CARD, RECIPE):
             (run.path / name).unlink(missing_ok=True)
 
 
@@ -119,43 +155,19 @@ def _loaders(
     )
 
 
-def _try_optimizer(loaded: LoadedModel, settings: TrainingSettings) -> None:
-    """Raises: SettingsError, where timm does not make this optimizer with these settings."""
+def _try_optimizer(settings: TrainingSettings) -> None:
+    """One step on parameters of every kind.
+
+    Raises: SettingsError, where timm does not make this optimizer with these settings; TrainingError, where its state
+    cannot be saved.
+    """
     assert settings.lr is not None
-    groups = plain_groups(loaded.module, settings.optimizer.weight_decay)
-    create_optimizer(groups, settings.optimizer, settings.lr)
-
-
-def _open(
-    out: Path, resume: bool, other_settings: bool, loaded: LoadedModel, data: TrainingData, settings: dict[str, Any]
-) -> Run:
-    """The run folder; of several processes the first makes it, and the others wait for it."""
-    if first_process():
-        run = _made(out, resume, other_settings, loaded, data, settings)
-    wait_for_all()
-    return run if first_process() else open_run(out, finished=False)
-
-
-def _made(
-    out: Path, resume: bool, other_settings: bool, loaded: LoadedModel, data: TrainingData, settings: dict[str, Any]
-) -> Run:
-    digest = None if data.reinforcement is None else data.reinforcement.card.to_json()["digest"]
-    begun = (out / CARD).exists()
-    if begun and not resume:
-        raise TrainingError(f"{out}: holds a run already; name another --out, or go on with it by --resume")
-    if begun and not other_settings:
-        run = open_run(out, finished=False)
-        asked = {**settings, "size": loaded.preprocessing.size, "reinforcement": digest, "data": data.identity()}
-        there = {**run.settings, "size": run.preprocessing.size, "reinforcement": run.reinforcement, "data": run.data}
-        require_same_settings(out, there, asked)
-        return run
-    return Run.create(
-        out,
-        model=loaded,
-        classes=data.classes,
-        settings=settings,
-        versions=library_versions(),
-        data=data.identity(),
-        reinforcement=digest,
-        again=begun,
-    )
+    tried = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Linear(3, 2))
+    groups = plain_groups(tried, settings.optimizer.weight_decay)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the training's own optimizer says them again
+        optimizer = create_optimizer(groups, settings.optimizer, settings.lr)
+    for parameter in tried.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    require_storable(optimizer)

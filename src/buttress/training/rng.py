@@ -23,7 +23,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-class StepChance:
+class StepRng:
     """Seeds torch and the methods' generator anew for every step.
 
     Args:

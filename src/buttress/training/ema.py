@@ -10,7 +10,7 @@ from timm.utils import ModelEmaV3  # type: ignore[attr-defined]  # timm re-expor
 from torch import Tensor, nn
 
 
-class Average:
+class Ema:
     """A moving average that follows a module, and can take its place for a while.
 
     It averages parameters and the floating-point buffers that the plain model has (batch statistics). Buffers that a
