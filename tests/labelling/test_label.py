@@ -6,53 +6,40 @@ import json
 import shutil
 import sys
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.labelling.by_hand import said_of
+from tests.labelling.small_labelling import (
+    blocks_labelled,
+    bytes_of,
+    cut_off,
+    damage,
+    labelled,
+    parts_of,
+    records_of,
+    spec_of,
+)
 
 from buttress.errors import LabellingError, SourceError, StoreError
-from buttress.labelling import block as block_module
-from buttress.labelling import growth, label, pool
+from buttress.labelling import growth, label
 from buttress.labelling.label import label_source
 from buttress.labelling.settings import LabelSettings
-from buttress.sources import Relabelled, Subset, id_hash, open_source
+from buttress.sources import Relabelled, Subset, open_source
 from buttress.store.reader import open_reinforcement
 from buttress.store.verify import check_integrity
-from buttress.teachers.teacher import TeacherSpec
 from buttress.views.presets import preset
-from buttress.views.render import Renderer
 
 POLICY = preset("randaug")
-SMALL = {"views": 4, "k": 2, "batch": 5, "views_per_block": 12, "workers": 0}
-
-
-def spec_of(uri, source):
-    return TeacherSpec(uri=uri, source_classes=source.classes)
-
-
-def run(source, teacher, out, **settings):
-    label_source(source, spec_of(teacher, source), POLICY, LabelSettings(**{**SMALL, **settings}), out)
-    return open_reinforcement(out)
-
-
-def bytes_of(folder: Path):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-@pytest.fixture
-def source(photos):
-    return open_source(f"folder:{photos}")
+run = partial(labelled, policy=POLICY)
 
 
 def test_the_store_holds_what_the_teacher_says_of_each_view(source, colour_teacher, tmp_path):
     store = run(source, colour_teacher, tmp_path / "plus")
-    teacher = spec_of(colour_teacher, source).open()
-    renderer = Renderer(POLICY, 0)
     for row, view in [(0, 0), (5, 3), (23, 2)]:
-        sample = source[row]
-        pixels = renderer.views(sample.data, id_hash(sample.id), [view], teacher.size)
-        said = teacher.probabilities(pixels)[0]
+        said = said_of(spec_of(colour_teacher, source), POLICY, source, source.ids[row], view)
         values, ids, rest = store.targets(np.array([row]), view)
         np.testing.assert_allclose(values[0], said[ids[0]], rtol=0.03)
         np.testing.assert_allclose(rest[0], 1 - said[ids[0]].sum(), atol=0.02)
@@ -61,76 +48,23 @@ def test_the_store_holds_what_the_teacher_says_of_each_view(source, colour_teach
     assert check_integrity(tmp_path / "plus").whole
 
 
-def test_R14_students_see_the_very_pixels_that_the_teacher_saw(source, colour_teacher, tmp_path, monkeypatch):
-    import colour_teacher as module
-
-    from buttress.loading.batches import ReinforcedBatches
-    from buttress.loading.order import view_of_epoch
-
-    seen: list[np.ndarray] = []
-    quick = module.look
-
-    def watched(views_BHWC):
-        seen.append(views_BHWC.copy())
-        return quick(views_BHWC)
-
-    monkeypatch.setattr(module, "look", watched)
-    monkeypatch.setattr(watched, "size", quick.size, raising=False)
-    monkeypatch.setattr(watched, "classes", quick.classes, raising=False)
-    store = run(source, colour_teacher, tmp_path / "plus")
-    teacher_RVHWC = np.concatenate(seen)[-24 * 4 :].reshape(24, 4, 24, 24, 3)  # what came before was the sanity look
-    batches = ReinforcedBatches(Subset(source, range(23, -1, -1)), store, size=24, p=1.0)
-    for epoch in range(8):
-        student = batches.batch(range(24), epoch).views_BHWC
-        np.testing.assert_array_equal(student[::-1], teacher_RVHWC[:, view_of_epoch(0, epoch, 4)])
-
-
-def test_R9_the_bytes_do_not_depend_on_workers_or_order(source, colour_teacher, tmp_path, monkeypatch):
-    run(source, colour_teacher, tmp_path / "serial")
-    run(source, colour_teacher, tmp_path / "pool", workers=2)
-    forwards = pool.run_blocks
-    monkeypatch.setattr(label, "run_blocks", lambda blocks, job, n: forwards(list(reversed(blocks)), job, n))
-    run(source, colour_teacher, tmp_path / "backwards")
-    assert bytes_of(tmp_path / "serial") == bytes_of(tmp_path / "pool") == bytes_of(tmp_path / "backwards")
-
-
-def test_an_interrupted_labelling_goes_on_and_redoes_nothing(source, colour_teacher, tmp_path, monkeypatch):
+def test_an_interrupted_labelling_goes_on_and_redoes_nothing(source, colour_teacher, tmp_path):
     run(source, colour_teacher, tmp_path / "whole")
-    labelled: list[int] = []
-    really = block_module._label
-
-    def interrupted(block, job):
-        if len(labelled) == 3:
-            raise KeyboardInterrupt
-        labelled.append(block.number)
-        return really(block, job)
-
-    monkeypatch.setattr(block_module, "_label", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), blocks_labelled(limit=3) as first:
         run(source, colour_teacher, tmp_path / "cut")
-    first = list(labelled)
-    labelled.clear()
-
-    def counted(block, job):
-        labelled.append(block.number)
-        return really(block, job)
-
-    monkeypatch.setattr(block_module, "_label", counted)
-    run(source, colour_teacher, tmp_path / "cut")
-    assert not set(first) & set(labelled)
+    with blocks_labelled() as then:
+        run(source, colour_teacher, tmp_path / "cut")
+    assert len(first) == 3
+    assert not {block.number for block in first} & {block.number for block in then}
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
 
 
-def test_a_damaged_block_does_not_exist(source, colour_teacher, tmp_path, monkeypatch):
+def test_a_damaged_block_does_not_exist(source, colour_teacher, tmp_path):
     run(source, colour_teacher, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(label._Labelling, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            run(source, colour_teacher, tmp_path / "cut")
+    with cut_off("_assemble", of=label._Labelling):
+        run(source, colour_teacher, tmp_path / "cut")
     block = next((tmp_path / "cut" / ".work").rglob("block-*"))
-    data = bytearray(block.read_bytes())
-    data[len(data) // 2] ^= 1
-    block.write_bytes(data)
+    damage(block, block.stat().st_size // 2)
     run(source, colour_teacher, tmp_path / "cut")
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
 
@@ -138,16 +72,13 @@ def test_a_damaged_block_does_not_exist(source, colour_teacher, tmp_path, monkey
 def test_more_views_and_more_rows_leave_what_is_there(source, colour_teacher, tmp_path):
     out, half = tmp_path / "plus", Subset(source, range(0, 24, 2))
     before = run(half, colour_teacher, out)
-    there = {name: data for name, data in bytes_of(out).items() if name.startswith("part-")}
+    there = parts_of(out)
     run(half, colour_teacher, out, views=6)
     grown = run(source, colour_teacher, out, views=6)
-    now = bytes_of(out)
-    assert {name: now[name] for name in there} == there
+    assert there.items() <= parts_of(out).items()
     assert (grown.rows, grown.views, grown.card.source.rows) == (24, 6, before.rows)
     fresh = run(source, colour_teacher, tmp_path / "fresh", views=6)
-    rows = grown.rows_of(fresh.id_hashes)
-    for view in range(6):
-        np.testing.assert_array_equal(grown.records(rows, view), fresh.records(np.arange(24), view))
+    np.testing.assert_array_equal(records_of(grown, grown.rows_of(fresh.id_hashes)), records_of(fresh))
     assert check_integrity(out).whole
 
 
@@ -186,7 +117,7 @@ def test_other_settings_are_refused_by_name(source, colour_teacher, tmp_path):
 )
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_R11_cut_off_at_any_write_the_second_start_ends_the_same(
-    source, photos, colour_teacher, tmp_path, monkeypatch, growth, step, moment
+    source, photos, colour_teacher, tmp_path, growth, step, moment
 ):
     (photos / "green" / "01.png").write_bytes(b"not an image")
     half = Subset(source, range(0, 24, 2))
@@ -198,32 +129,16 @@ def test_R11_cut_off_at_any_write_the_second_start_ends_the_same(
         if growth != "first":
             run(half, colour_teacher, tmp_path / name, max_bad=0.1, views=6 if growth == "rows" else 4)
     grow(tmp_path / "whole")
-    really = getattr(label, step)
-
-    def cut_off(*arguments, **named):
-        if moment == "after":
-            really(*arguments, **named)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(label, step, cut_off)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_off(step, moment):
         grow(tmp_path / "cut")
-    monkeypatch.setattr(label, step, really)
     grow(tmp_path / "cut")
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
     assert check_integrity(tmp_path / "cut").whole
 
 
-def cut_off(source, teacher, out, monkeypatch, **settings):
-    """A start that ends just before its card."""
-    with monkeypatch.context() as patch:
-        patch.setattr(label, "write_card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            run(source, teacher, out, **settings)
-
-
-def test_an_unfinished_start_is_not_thrown_away_by_a_typo(source, colour_teacher, tmp_path, monkeypatch):
-    cut_off(source, colour_teacher, tmp_path / "cut", monkeypatch)
+def test_an_unfinished_start_is_not_thrown_away_by_a_typo(source, colour_teacher, tmp_path):
+    with cut_off("write_card"):
+        run(source, colour_teacher, tmp_path / "cut")
     with pytest.raises(LabellingError, match="unfinished labelling with other settings"):
         run(source, colour_teacher, tmp_path / "cut", seed=1)
     with pytest.raises(LabellingError, match=r"was made of other images \(4 of its 24 samples"):
@@ -240,23 +155,18 @@ def test_a_store_that_grew_is_mended_part_by_part(source, colour_teacher, tmp_pa
     fresh = run(source, colour_teacher, tmp_path / "fresh")
     kept = bytes_of(out)
     for name in ("part-00000-v0000", "part-00001-v0000"):
-        data = bytearray(kept[f"{name}.safetensors"])
-        data[-1] ^= 1
-        (out / f"{name}.safetensors").write_bytes(data)
+        damaged = damage(out / f"{name}.safetensors")
         with pytest.raises(LabellingError, match="give"):
             run(Subset(source, range(8)), colour_teacher, out)
-        assert bytes_of(out) == kept | {f"{name}.safetensors": bytes(data)}
+        assert bytes_of(out) == kept | {f"{name}.safetensors": damaged}
         store = run(source, colour_teacher, out)
         assert check_integrity(out).whole
-        rows = store.rows_of(fresh.id_hashes)
-        for view in range(4):
-            np.testing.assert_array_equal(store.records(rows, view), fresh.records(np.arange(24), view))
+        np.testing.assert_array_equal(records_of(store, store.rows_of(fresh.id_hashes)), records_of(fresh))
         kept = bytes_of(out)
+    parts = parts_of(out)
     (out / "reinforcement.json").unlink()
     assert run(source, colour_teacher, out).rows == 24
-    assert {name: bytes_of(out)[name] for name in kept if name.startswith("part")} == {
-        name: data for name, data in kept.items() if name.startswith("part")
-    }
+    assert parts.items() <= parts_of(out).items()
 
 
 def test_a_wholly_different_source_is_not_appended(source, colour_teacher, tmp_path):
@@ -287,29 +197,19 @@ def test_a_damaged_index_or_probe_is_written_again(source, colour_teacher, tmp_p
     assert check_integrity(tmp_path / "plus").whole
 
 
-def test_one_row_never_mixes_two_images(source, photos, colour_teacher, tmp_path, monkeypatch):
+def test_one_row_never_mixes_two_images(source, photos, colour_teacher, tmp_path):
     """An image is replaced between two blocks of its views: refused, and after restoring it the store is whole."""
     path = photos / source.ids[0]
-    kept, really = path.read_bytes(), block_module._label
-    made: list[object] = []
-
-    def once(block, job):
-        if made:
-            raise KeyboardInterrupt
-        made.append(block)
-        return really(block, job)
-
-    settings = {"views": 8, "views_per_block": 4}
-    with monkeypatch.context() as patch:
-        patch.setattr(block_module, "_label", once)
-        with pytest.raises(KeyboardInterrupt):
-            run(source, colour_teacher, tmp_path / "cut", **settings)
+    kept = path.read_bytes()
+    run_halves = partial(run, views=8, views_per_block=4)
+    with pytest.raises(KeyboardInterrupt), blocks_labelled(limit=1):
+        run_halves(source, colour_teacher, tmp_path / "cut")
     path.write_bytes((photos / source.ids[1]).read_bytes())
     with pytest.raises(SourceError, match=f"{source.ids[0]}: the image has changed"):
-        run(source, colour_teacher, tmp_path / "cut", **settings)
+        run_halves(source, colour_teacher, tmp_path / "cut")
     path.write_bytes(kept)
-    run(source, colour_teacher, tmp_path / "cut", **settings)
-    run(source, colour_teacher, tmp_path / "whole", **settings)
+    run_halves(source, colour_teacher, tmp_path / "cut")
+    run_halves(source, colour_teacher, tmp_path / "whole")
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
 
 
@@ -317,10 +217,8 @@ def test_a_resume_needs_no_room_for_what_it_has(source, colour_teacher, tmp_path
     asked: list[int] = []
     monkeypatch.setattr(label, "check_disk", lambda out, size, samples: asked.append(size))
     run(source, colour_teacher, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(label._Labelling, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            run(source, colour_teacher, tmp_path / "cut")
+    with cut_off("_assemble", of=label._Labelling):
+        run(source, colour_teacher, tmp_path / "cut")
     run(source, colour_teacher, tmp_path / "cut")
     assert asked[0] == asked[1] == 2 * asked[2]
 
@@ -333,28 +231,21 @@ def test_an_edited_python_teacher_is_another_one(source, colour_teacher, tmp_pat
         run(source, colour_teacher, tmp_path / "plus", views=6)
 
 
-def test_images_that_come_while_interrupted_are_labelled_and_shift_nothing(
-    source, photos, colour_teacher, tmp_path, monkeypatch
-):
+def test_images_that_come_while_interrupted_are_labelled_and_shift_nothing(source, colour_teacher, tmp_path):
     part = Subset(source, range(3, 24))
-    with monkeypatch.context() as patch:
-        patch.setattr(label, "write_card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            run(part, colour_teacher, tmp_path / "cut")
+    with cut_off("write_card"):
+        run(part, colour_teacher, tmp_path / "cut")
     cut = run(source, colour_teacher, tmp_path / "cut")
     whole = run(source, colour_teacher, tmp_path / "whole")
     rows = cut.rows_of(whole.id_hashes)
     assert rows[:3].tolist() == [21, 22, 23]  # what was there keeps its rows
-    for view in range(4):
-        np.testing.assert_array_equal(cut.records(rows, view), whole.records(np.arange(24), view))
+    np.testing.assert_array_equal(records_of(cut, rows), records_of(whole))
     assert check_integrity(tmp_path / "cut").whole
 
 
-def test_fewer_views_than_an_interrupted_start_asked_for(source, colour_teacher, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(label, "write_card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            run(source, colour_teacher, tmp_path / "cut", views=6)
+def test_fewer_views_than_an_interrupted_start_asked_for(source, colour_teacher, tmp_path):
+    with cut_off("write_card"):
+        run(source, colour_teacher, tmp_path / "cut", views=6)
     run(source, colour_teacher, tmp_path / "cut")
     run(source, colour_teacher, tmp_path / "whole")
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
@@ -365,12 +256,10 @@ def test_fewer_views_than_an_interrupted_start_asked_for(source, colour_teacher,
 def test_a_part_that_is_deleted_is_labelled_again(source, colour_teacher, tmp_path, part, ending):
     run(source, colour_teacher, tmp_path / "plus")
     run(source, colour_teacher, tmp_path / "plus", views=6)
-    before, store = bytes_of(tmp_path / "plus"), open_reinforcement(tmp_path / "plus")
-    records = [store.records(np.arange(24), view).copy() for view in range(6)]
+    before, records = bytes_of(tmp_path / "plus"), records_of(open_reinforcement(tmp_path / "plus"))
     (tmp_path / "plus" / f"{part}{ending}").unlink()
     again = run(source, colour_teacher, tmp_path / "plus", views=6)
-    for view in range(6):
-        np.testing.assert_array_equal(again.records(np.arange(24), view), records[view])
+    np.testing.assert_array_equal(records_of(again), records)
     assert check_integrity(tmp_path / "plus").whole
     if part.endswith("v0004"):  # without view 0 nothing tells whose rows they are, and all views are made anew
         assert bytes_of(tmp_path / "plus") == before

@@ -2,105 +2,38 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pytest
+from tests.labelling.by_hand import mix_of, said_of
+from tests.labelling.small_labelling import SMALL, labelled, records_of, spec_of
 
 from buttress.errors import StoreError
 from buttress.labelling.label import label_source
 from buttress.labelling.rerun import rerun, teacher_of
 from buttress.labelling.settings import LabelSettings
 from buttress.loading.batches import ReinforcedBatches
-from buttress.sources import Subset, decode, id_hash, open_source
-from buttress.store.reader import open_reinforcement
+from buttress.sources import Subset, decode
 from buttress.store.verify import check_integrity
 from buttress.store.writer import PartColumns, write_card, write_part
-from buttress.teachers import EnsembleSpec, TeacherSpec
 from buttress.views.presets import preset
-from buttress.views.render import Renderer
 
 POLICY = preset("mix")
 VIEWS, BAD = 4, "green/01.png"
-SIZES = (24, 16)
-SMALL: dict[str, Any] = {
-    "views": VIEWS,
-    "k": 2,
-    "batch": 5,
-    "views_per_block": 12,
-    "workers": 0,
-    "max_bad": 0.05,
-    "truth": True,
-}
-NARROW = """
-import numpy as np
-
-def look(views_BHWC):
-    assert views_BHWC.shape[1:] == (16, 16, 3)
-    corner_BC = views_BHWC[:, :8, :8, ::-1].reshape(len(views_BHWC), -1, 3).mean(axis=1) + 1
-    return corner_BC / corner_BC.sum(axis=1, keepdims=True)
-
-look.size, look.classes = 16, ("blue", "green", "red")
-"""
+WEIGHTS = (3.0, 1.0)
+run = partial(labelled, policy=POLICY, views=VIEWS, weights=WEIGHTS, max_bad=0.05, truth=True)
 
 
-@pytest.fixture
-def source(photos):
-    return open_source(f"folder:{photos}")
-
-
-@pytest.fixture
-def uris(colour_teacher):
-    """A teacher of 24 pixels and one of 16."""
-    (Path(os.environ["PYTHONPATH"]) / "narrow_teacher.py").write_text(NARROW)
-    return [colour_teacher, "python:narrow_teacher:look"]
-
-
-def spec_of(uris, source):
-    members = tuple(TeacherSpec(uri=uri, source_classes=source.classes) for uri in uris)
-    return EnsembleSpec(members=members, weights=(3.0, 1.0))
-
-
-def run(source, uris, out, **settings):
-    label_source(source, spec_of(uris, source), POLICY, LabelSettings(**{**SMALL, **settings}), out)
-    return open_reinforcement(out)
-
-
-def mix_of(source, row, view):
-    return Renderer(POLICY, 0, len(source)).mix(id_hash(source.ids[row]), view)
-
-
-def said_by_hand(source, uris, row, view):
-    """What the two say of a view, each at its size: the weighted mean `[C]`."""
-
-    def picture(row):
-        sample = source[row]
-        return sample.data, id_hash(sample.id)
-
-    renderer, (data, name) = Renderer(POLICY, 0, len(source)), picture(row)
-    answers = [
-        member.open().probabilities(renderer.views(data, name, [view], size, picture))[0].astype(float)
-        for member, size in zip(spec_of(uris, source).members, SIZES, strict=True)
-    ]
-    return 0.75 * answers[0] + 0.25 * answers[1]
+def mixed_with(source, row, view):
+    return mix_of(POLICY, len(source), source.ids[row], view)
 
 
 def without_partner(source, bad):
     """Rows and views, other than of row `bad`, that are mixed with it."""
     pairs = [(row, view) for row in range(24) for view in range(VIEWS) if row != bad]
-    return [pair for pair in pairs if (mix := mix_of(source, *pair)) is not None and mix.partner == bad]
-
-
-def test_R9_the_bytes_are_the_same_for_0_and_2_workers(source, photos, uris, tmp_path):
-    (photos / BAD).write_bytes(b"not an image")
-    for workers in (0, 2):
-        run(source, uris, tmp_path / f"plus-{workers}", workers=workers)
-    files = [{path.name: path.read_bytes() for path in (tmp_path / f"plus-{n}").iterdir()} for n in (0, 2)]
-    assert files[0] == files[1]
-    assert check_integrity(tmp_path / "plus-0").whole
+    return [(row, view) for row, view in pairs if (mix := mixed_with(source, row, view)) and mix.partner == bad]
 
 
 def test_records_and_truth_are_what_both_say_of_the_mixed_view_at_their_sizes(source, uris, tmp_path):
@@ -108,8 +41,8 @@ def test_records_and_truth_are_what_both_say_of_the_mixed_view_at_their_sizes(so
     mixed = 0
     for row in range(24):
         view = row % VIEWS
-        mixed += mix_of(source, row, view) is not None
-        said = said_by_hand(source, uris, row, view)
+        mixed += mixed_with(source, row, view) is not None
+        said = said_of(spec_of(uris, source, WEIGHTS), POLICY, source, source.ids[row], view)
         values, ids, _ = store.targets(np.array([row]), view)
         np.testing.assert_allclose(values[0], said[ids[0]], rtol=0.05)
         assert store.truth(np.array([row]), view)[0] == pytest.approx(said[source.labels[row]], rel=0.03)
@@ -146,7 +79,7 @@ def test_a_truth_beside_an_absent_record_is_found(source, photos, uris, tmp_path
         row_block=0,
         first_row=0,
         first_view=0,
-        labels_VNS=np.stack([store.records(np.arange(24), number) for number in range(VIEWS)]),
+        labels_VNS=records_of(store),
         columns=PartColumns(**{name: part.column(name) for name in ("id_hashes", "hard_labels", "content_hashes")}),
         settings_digest=store.card.settings_digest,
         truth_VN=truth_VN,
@@ -169,7 +102,7 @@ def test_the_own_image_and_each_partner_are_decoded_once_for_all_sizes(source, u
 
     monkeypatch.setattr("buttress.labelling.row_images.decode", counted)
     run(source, uris, tmp_path / "plus", views_per_block=24 * VIEWS)
-    mixed = sum(mix_of(source, row, view) is not None for row in range(24) for view in range(VIEWS))
+    mixed = sum(mixed_with(source, row, view) is not None for row in range(24) for view in range(VIEWS))
     assert decodes == 24 + mixed
 
 
@@ -196,7 +129,7 @@ def test_training_on_some_of_the_images_gets_the_truth_of_the_views_that_it_show
         np.testing.assert_array_equal(np.isnan(batch.truth_B), ~told_B)
         for place in np.flatnonzero(told_B).tolist():
             row = rows[place]
-            views = [view for view in range(VIEWS) if mix_of(source, row, view) is None]
+            views = [view for view in range(VIEWS) if mixed_with(source, row, view) is None]
             values = [store.targets(np.array([row]), view)[0][0] for view in views]
             (taken,) = (
                 view for view, value in zip(views, values, strict=True) if (value == batch.values_BK[place]).all()
@@ -208,7 +141,7 @@ def test_training_on_some_of_the_images_gets_the_truth_of_the_views_that_it_show
 
 def test_a_dry_run_draws_mixed_views_at_every_size(source, photos, uris, tmp_path, capsys):
     (photos / BAD).write_bytes(b"not an image")
-    settings = LabelSettings(**{**SMALL, "views": 8})
-    label_source(source, spec_of(uris, source), POLICY, settings, tmp_path / "plus", dry_run=True)
+    settings = LabelSettings(**{**SMALL, "views": 8, "max_bad": 0.05, "truth": True})
+    label_source(source, spec_of(uris, source, WEIGHTS), POLICY, settings, tmp_path / "plus", dry_run=True)
     assert "192 views are missing" in (out := capsys.readouterr().out)
     assert "24 and 16 pixels" in out

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.labelling.by_hand import said_of
+from tests.labelling.conftest import NARROW_TEACHER
+from tests.labelling.small_labelling import SMALL, bytes_of, labelled, spec_of
 
 from buttress.cli import main
 from buttress.errors import LabellingError, SettingsError
@@ -16,83 +20,23 @@ from buttress.labelling import label
 from buttress.labelling.label import label_source
 from buttress.labelling.rerun import teacher_of
 from buttress.labelling.settings import LabelSettings
-from buttress.sources import decode, id_hash, open_source
+from buttress.sources import decode
 from buttress.store.reader import open_reinforcement
 from buttress.store.verify import check_integrity
-from buttress.teachers import EnsembleSpec, TeacherSpec
+from buttress.teachers import EnsembleSpec
 from buttress.views.presets import preset
-from buttress.views.render import Renderer
 
 POLICY = preset("randaug")
-SMALL = {"views": 4, "k": 2, "batch": 5, "views_per_block": 12, "workers": 0}
-DOUBTFUL = """
-import numpy as np
-
-def look(views_BHWC):
-    assert views_BHWC.shape[1:] == (16, 16, 3)
-    red_B = views_BHWC[..., 0].mean(axis=(1, 2)) / 255
-    return np.stack([red_B / 2, 1 - red_B, red_B / 2], axis=1)
-
-look.size, look.classes = 16, ("red", "blue", "green")
-"""
-
-
-@pytest.fixture
-def source(photos):
-    return open_source(f"folder:{photos}")
-
-
-@pytest.fixture
-def doubtful_teacher(colour_teacher):
-    """URI of a second teacher: 16 pixels, the same classes in another order."""
-    (Path(os.environ["PYTHONPATH"]) / "doubtful_teacher.py").write_text(DOUBTFUL)
-    return "python:doubtful_teacher:look"
-
-
-@pytest.fixture
-def uris(colour_teacher, doubtful_teacher):
-    return [colour_teacher, doubtful_teacher]
-
-
-def spec_of(uris, source, weights=()):
-    members = tuple(TeacherSpec(uri=uri, source_classes=source.classes) for uri in uris)
-    return EnsembleSpec(members=members, weights=weights)
-
-
-def settings_of(**settings):
-    return LabelSettings(**{**SMALL, **settings})
-
-
-def run(source, uris, out, weights=(), **settings):
-    label_source(source, spec_of(uris, source, weights), POLICY, settings_of(**settings), out)
-    return open_reinforcement(out)
-
-
-def bytes_of(folder: Path):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+run = partial(labelled, policy=POLICY)
 
 
 def test_the_store_holds_the_mean_of_what_each_says_of_the_view_at_its_size(source, uris, tmp_path):
     store = run(source, uris, tmp_path / "plus", weights=(3.0, 1.0), k=3)
-    renderer = Renderer(POLICY, 0)
-    members = [
-        (member.open(), share) for member, share in zip(spec_of(uris, source).members, (0.75, 0.25), strict=True)
-    ]
     for row, view in [(0, 0), (5, 3), (23, 2)]:
-        sample = source[row]
-        said = sum(
-            share * teacher.probabilities(renderer.views(sample.data, id_hash(sample.id), [view], teacher.size))[0]
-            for teacher, share in members
-        )
+        said = said_of(spec_of(uris, source, (3.0, 1.0)), POLICY, source, source.ids[row], view)
         values, ids, _ = store.targets(np.array([row]), view)
         np.testing.assert_allclose(values[0], said[ids[0]], rtol=0.03)
     assert check_integrity(tmp_path / "plus").whole
-
-
-def test_R9_several_teachers_give_the_same_bytes_in_a_pool(source, uris, tmp_path):
-    run(source, uris, tmp_path / "serial", weights=(1.0, 3.0))
-    run(source, uris, tmp_path / "pool", weights=(1.0, 3.0), workers=2)
-    assert bytes_of(tmp_path / "serial") == bytes_of(tmp_path / "pool")
 
 
 def test_each_image_is_decoded_once(source, uris, tmp_path, monkeypatch):
@@ -136,7 +80,7 @@ def test_other_teachers_or_weights_are_refused_by_name(source, uris, tmp_path):
         run(source, uris[:1], tmp_path / "plus")
     warmer = tuple(replace(member, temperature=2.0) for member in spec_of(uris, source).members)
     with pytest.raises(LabellingError, match=rf"\({uris[0]}'s temperature, {uris[1]}'s temperature differ"):
-        label_source(source, EnsembleSpec(members=warmer), POLICY, settings_of(), tmp_path / "plus")
+        label_source(source, EnsembleSpec(members=warmer), POLICY, LabelSettings(**SMALL), tmp_path / "plus")
     assert run(source, uris, tmp_path / "plus", weights=(5.0, 5.0), views=6).views == 6
 
 
@@ -158,10 +102,10 @@ def test_verify_asks_all_of_them_again_and_says_which_are_away(source, photos, u
     assert "teacher: 96 views asked again, total-variation distance 0.0" in capsys.readouterr().out
     card = json.loads((tmp_path / "plus" / "reinforcement.json").read_text())
     moved = Path(os.environ["PYTHONPATH"]) / "moved_teacher.py"
-    (Path(os.environ["PYTHONPATH"]) / "doubtful_teacher.py").rename(moved)
-    _forget("doubtful_teacher")
+    (Path(os.environ["PYTHONPATH"]) / "narrow_teacher.py").rename(moved)
+    _forget("narrow_teacher")
     assert main(words) == 0
-    assert "teachers: 1 of 2 away, none asked again (python:doubtful_teacher:look: cannot" in capsys.readouterr().out
+    assert "teachers: 1 of 2 away, none asked again (python:narrow_teacher:look: cannot" in capsys.readouterr().out
     assert main([*words, "--teacher", card["teachers"][0]["uri"], "--teacher=python:moved_teacher:look"]) == 0
     assert "96 views asked again" in capsys.readouterr().out
     assert main([*words, "--teacher=python:moved_teacher:look", "--teacher", card["teachers"][0]["uri"]]) == 2
@@ -188,7 +132,7 @@ def test_the_spec_to_ask_again_is_that_of_the_card(source, uris, tmp_path):
 
 def test_a_member_that_names_no_classes_is_asked_again_too(source, photos, colour_teacher, tmp_path, capsys):
     (Path(os.environ["PYTHONPATH"]) / "nameless.py").write_text(
-        DOUBTFUL.replace(", look.classes", "").replace('16, ("red", "blue", "green")', "16")
+        NARROW_TEACHER.replace(", look.classes", "").replace('16, ("red", "blue", "green")', "16")
     )
     run(source, [colour_teacher, "python:nameless:look"], tmp_path / "plus")
     assert main(["verify", str(tmp_path / "plus"), "--source", f"folder:{photos}"]) == 0

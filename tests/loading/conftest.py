@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.loading.stores import stored
 
-from buttress.labelling.label import label_source
-from buttress.labelling.settings import LabelSettings
 from buttress.sources import Relabelled, open_source
-from buttress.store.reader import open_reinforcement
-from buttress.teachers.teacher import TeacherSpec
 from buttress.views.presets import preset
 
 
@@ -20,9 +17,18 @@ def source(photos):
 @pytest.fixture
 def store(source, colour_teacher, tmp_path):
     """Four views of 24 images, k = 2 of 3 classes."""
-    spec = TeacherSpec(uri=colour_teacher, source_classes=source.classes)
-    label_source(source, spec, preset("randaug"), LabelSettings(views=4, k=2, workers=0), tmp_path / "plus")
-    return open_reinforcement(tmp_path / "plus")
+    return stored(source, colour_teacher, tmp_path / "plus", preset("randaug"))
+
+
+@pytest.fixture
+def mixed_store(source, photos, colour_teacher, tmp_path):
+    """Four views of 24 images, k = 2 of 3 classes, mixed; one image, row 4, does not decode."""
+    path = photos / source.ids[4]
+    kept = path.read_bytes()
+    path.write_bytes(b"not an image")
+    store = stored(source, colour_teacher, tmp_path / "mixed+", preset("mix+randaug"), max_bad=0.05)
+    path.write_bytes(kept)
+    return store
 
 
 @pytest.fixture
@@ -36,6 +42,4 @@ def own_source(source):
 @pytest.fixture
 def own_store(own_source, colour_teacher, tmp_path):
     """`store` in the teacher's own classes."""
-    spec = TeacherSpec(uri=colour_teacher, source_classes=own_source.classes, classes="teacher")
-    label_source(own_source, spec, preset("randaug"), LabelSettings(views=4, k=2, workers=0), tmp_path / "own+")
-    return open_reinforcement(tmp_path / "own+")
+    return stored(own_source, colour_teacher, tmp_path / "own+", preset("randaug"), "teacher")

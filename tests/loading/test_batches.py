@@ -5,25 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.labelling.by_hand import view_of
+from tests.loading.stores import reinforced
 
 from buttress.errors import SourceError, StoreError
-from buttress.loading.batches import HardBatches, ReinforcedBatches
+from buttress.loading.batches import HardBatches
 from buttress.loading.dataset import ReinforcedDataset
 from buttress.loading.loader import BatchLoader
 from buttress.loading.order import view_of_epoch
 from buttress.loading.targets import SparseTargets
-from buttress.sources import Relabelled, Subset, id_hash, open_source
+from buttress.sources import Relabelled, Subset, open_source
 from buttress.views.presets import preset
-from buttress.views.render import Renderer
-
-
-def reinforced(source, store, **settings):
-    return ReinforcedBatches(source, store, **{"size": 24, "p": 1.0, **settings})
 
 
 def test_views_and_targets_are_the_stored_ones(source, store):
     batches = reinforced(source, store)
-    renderer = Renderer(store.card.policy, store.card.seed)
     for epoch in range(5):
         view = view_of_epoch(0, epoch, 4)
         batch = batches.batch([3, 20], epoch)
@@ -32,8 +28,7 @@ def test_views_and_targets_are_the_stored_ones(source, store):
         np.testing.assert_array_equal(batch.ids_BK, ids)
         np.testing.assert_array_equal(batch.rest_B, rest)
         for place, index in enumerate((3, 20)):
-            sample = source[index]
-            expected = renderer.views(sample.data, id_hash(sample.id), [view], 24)[0]
+            expected = view_of(store.card.policy, source, source.ids[index], view)[0]
             np.testing.assert_array_equal(batch.views_BHWC[place], expected)
 
 
@@ -44,17 +39,20 @@ def test_R14_a_subset_in_another_order_sees_the_same_pixels_and_words(source, st
     np.testing.assert_array_equal(ours.values_BK, theirs.values_BK)
 
 
+@pytest.mark.parametrize(
+    ("kind", "indices"), [("store", range(24)), ("mixed_store", range(20, -1, -1))], ids=["plain", "mixed"]
+)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_R14_worker_processes_see_the_same_pixels(source, store, workers):
-    loader = BatchLoader(reinforced(source, store), batch=10, shuffle=True, seed=3, workers=workers)
-    reference = reinforced(source, store)
+def test_R14_worker_processes_see_the_same_pixels(source, request, kind, indices, workers):
+    part, store = Subset(source, indices), request.getfixturevalue(kind)
+    loader = BatchLoader(reinforced(part, store), batch=10, shuffle=True, seed=3, workers=workers)
+    reference = reinforced(part, store)
     for epoch in (2, 0):
         loader.set_epoch(epoch)
         batches = list(loader)
         assert [len(batch.ids) for batch in batches] == [10, 10]
         for batch in batches:
-            index = [source.ids.index(name) for name in batch.ids]
-            expected = reference.batch(index, epoch)
+            expected = reference.batch([part.ids.index(name) for name in batch.ids], epoch)
             np.testing.assert_array_equal(batch.images.permute(0, 2, 3, 1).numpy(), expected.views_BHWC)
             assert isinstance(batch.targets, SparseTargets)
             np.testing.assert_array_equal(batch.targets.values.numpy(), expected.values_BK)
@@ -68,8 +66,7 @@ def test_one_part_in_a_hundred_takes_a_fresh_view_and_its_hard_label(source, sto
     at = int(np.flatnonzero(batch.values_BK[:, 0] == 1)[0])
     assert batch.ids_BK[at, 0] == source.labels[at]
     assert batch.rest_B[at] == 0
-    sample = source[at]
-    fresh = Renderer(store.card.policy, 0).views(sample.data, id_hash(sample.id), [4], 24)[0]
+    fresh = view_of(store.card.policy, source, source.ids[at], 4)[0]
     np.testing.assert_array_equal(batch.views_BHWC[at], fresh)
 
 

@@ -9,19 +9,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.labelling.by_hand import mix_of, view_of
+from tests.loading.stores import reinforced, stored
 
 from buttress.errors import SourceError
-from buttress.labelling.label import label_source
-from buttress.labelling.settings import LabelSettings
 from buttress.loading import coverage
-from buttress.loading.batches import HardBatches, ReinforcedBatches
+from buttress.loading.batches import HardBatches
 from buttress.loading.dataset import ReinforcedDataset
 from buttress.loading.loader import BatchLoader
 from buttress.loading.order import view_of_epoch
 from buttress.loading.targets import SparseTargets
 from buttress.sources import ArraySource, Relabelled, Subset, id_hash, open_source
-from buttress.store.reader import open_reinforcement
-from buttress.teachers.teacher import TeacherSpec
 from buttress.views.keys import WordSource
 from buttress.views.mix import own_share
 from buttress.views.policy import CutMix, HorizontalFlip, MixUp, Policy, RandomCrop
@@ -35,48 +33,19 @@ READ_ONLY = settings(max_examples=25, deadline=None, suppress_health_check=[Heal
 
 
 @pytest.fixture
-def mixed_store(source, colour_teacher, tmp_path):
-    """Four views of 24 images, k = 2 of 3 classes, mixed; one image, row 4, does not decode."""
-    path = tmp_path / "photos" / source.ids[4]
-    kept = path.read_bytes()
-    path.write_bytes(b"not an image")
-    spec = TeacherSpec(uri=colour_teacher, source_classes=source.classes)
-    label_source(source, spec, POLICY, LabelSettings(views=VIEWS, k=2, workers=0, max_bad=0.05), tmp_path / "mixed+")
-    path.write_bytes(kept)
-    return open_reinforcement(tmp_path / "mixed+")
-
-
-@pytest.fixture
 def whole_store(source, colour_teacher, tmp_path):
-    """The same without a bad image."""
-    spec = TeacherSpec(uri=colour_teacher, source_classes=source.classes)
-    label_source(source, spec, POLICY, LabelSettings(views=VIEWS, k=2, workers=0), tmp_path / "whole+")
-    return open_reinforcement(tmp_path / "whole+")
+    """`mixed_store` without a bad image."""
+    return stored(source, colour_teacher, tmp_path / "whole+", POLICY)
 
 
-def reinforced(source, store, **options):
-    return ReinforcedBatches(source, store, **{"size": 24, "p": 1.0, **options})
-
-
-def mix_of(source, row, view):
-    return Renderer(POLICY, 0, 24).mix(id_hash(source.ids[row]), view)
-
-
-def pixels_of(source, row, view, size=24):
-    """A stored view, drawn by hand from the whole source."""
-
-    def picture(row):
-        sample = source[row]
-        return sample.data, id_hash(sample.id)
-
-    data, name = picture(row)
-    return Renderer(POLICY, 0, 24).views(data, name, [view], size, picture)[0]
+def mixed_with(source, row, view):
+    return mix_of(POLICY, 24, source.ids[row], view)
 
 
 def expected_view(source, row, view, here):
     """The stored view that a sample takes where only some rows are here; none where it has none."""
     for turn in range(VIEWS):
-        mix = mix_of(source, row, (view + turn) % VIEWS)
+        mix = mixed_with(source, row, (view + turn) % VIEWS)
         if mix is None or mix.partner in here:
             return (view + turn) % VIEWS
     return None
@@ -96,16 +65,16 @@ def test_R2_any_part_in_any_order_sees_views_with_their_own_partners(source, mix
         taken = expected_view(source, row, view, here)
         if taken is None:  # its hard label, in a view that was not stored and is not mixed
             assert (batch.values_BK[place, 0], batch.ids_BK[place, 0]) == (1, source.labels[row])
-            plain = Renderer(POLICY.unmixed, 0).views(source[row].data, id_hash(source.ids[row]), [VIEWS + epoch], 24)
-            np.testing.assert_array_equal(batch.views_BHWC[place], plain[0])
+            plain = view_of(POLICY.unmixed, source, source.ids[row], VIEWS + epoch)[0]
+            np.testing.assert_array_equal(batch.views_BHWC[place], plain)
             assert (batch.own_share_B[place], batch.partner_labels_B[place]) == (1, -1)
             continue
         values, ids, rest = mixed_store.targets(np.array([row]), taken)
         np.testing.assert_array_equal(batch.values_BK[place], values[0])
         np.testing.assert_array_equal(batch.ids_BK[place], ids[0])
         assert batch.rest_B[place] == rest[0]
-        np.testing.assert_array_equal(batch.views_BHWC[place], pixels_of(source, row, taken))
-        mix = mix_of(source, row, taken)
+        np.testing.assert_array_equal(batch.views_BHWC[place], view_of(POLICY, source, source.ids[row], taken)[0])
+        mix = mixed_with(source, row, taken)
         share, other = (1.0, -1) if mix is None else (own_share(mix, (24, 24)), source.labels[mix.partner])
         assert batch.own_share_B[place] == pytest.approx(share)
         assert (batch.labels_B[place], batch.partner_labels_B[place]) == (source.labels[row], other)
@@ -122,10 +91,8 @@ def test_with_all_images_every_view_is_the_epochs(source, whole_store):
 
 
 def test_rows_added_later_are_nobodys_partner_and_have_theirs_below_M(source, colour_teacher, tmp_path):
-    spec = TeacherSpec(uri=colour_teacher, source_classes=source.classes)
-    for part in (Subset(source, range(12)), source):
-        label_source(part, spec, POLICY, LabelSettings(views=VIEWS, k=2, workers=0), tmp_path / "grown+")
-    store = open_reinforcement(tmp_path / "grown+")
+    stored(Subset(source, range(12)), colour_teacher, tmp_path / "grown+", POLICY)
+    store = stored(source, colour_teacher, tmp_path / "grown+", POLICY)
     late = reinforced(Subset(source, range(12, 24)), store)
     assert late.coverage.undrawable > 20  # nothing that views are mixed with is here
     batch = late.batch(range(12), 0)
@@ -136,7 +103,7 @@ def test_rows_added_later_are_nobodys_partner_and_have_theirs_below_M(source, co
 
 def test_the_views_that_give_way_are_counted_and_told_before_training(source, whole_store, monkeypatch):
     rows = list(range(0, 24, 2))
-    mixes = [mix_of(source, row, view) for row in rows for view in range(VIEWS)]
+    mixes = [mixed_with(source, row, view) for row in rows for view in range(VIEWS)]
     away = sum(mix is not None and mix.partner not in rows for mix in mixes)
     part = Subset(source, rows)
     line = reinforced(part, whole_store).coverage.line()
@@ -161,42 +128,24 @@ def test_without_a_view_and_without_a_label_a_sample_is_left_out(source, whole_s
 
 def test_a_hard_view_is_never_mixed(source, whole_store):
     batches = reinforced(source, whole_store, p=0.0)
-    plain = Renderer(POLICY.unmixed, 0)
     for epoch in range(2):
         batch = batches.batch(range(24), epoch)
         np.testing.assert_array_equal(batch.ids_BK[:, 0], source.labels)
         assert (batch.own_share_B == 1).all()
         for row, pixels in enumerate(batch.views_BHWC):
-            sample = source[row]
-            expected = plain.views(sample.data, id_hash(sample.id), [VIEWS + epoch], 24)[0]
+            expected = view_of(POLICY.unmixed, source, source.ids[row], VIEWS + epoch)[0]
             np.testing.assert_array_equal(pixels, expected)
 
 
 def test_a_partner_with_other_bytes_is_refused_and_named(source, whole_store, photos):
     view = view_of_epoch(0, 0, VIEWS)
-    row, mix = next((row, mix) for row in range(24) if (mix := mix_of(source, row, view)) and mix.partner != row)
+    row, mix = next((row, mix) for row in range(24) if (mix := mixed_with(source, row, view)) and mix.partner != row)
     path = photos / source.ids[mix.partner]
     path.write_bytes((photos / source.ids[row]).read_bytes())
     with pytest.raises(
         SourceError, match=rf"{source.ids[mix.partner]}: the image has changed since the teacher saw it"
     ):
         reinforced(source, whole_store).batch([row], 0)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_R14_worker_processes_see_the_same_mixed_pixels(source, mixed_store, workers):
-    part = Subset(source, range(20, -1, -1))
-    loader = BatchLoader(reinforced(part, mixed_store), batch=10, shuffle=True, seed=3, workers=workers)
-    reference = reinforced(part, mixed_store)
-    for epoch in (2, 0):
-        loader.set_epoch(epoch)
-        batches = list(loader)
-        assert [len(batch.ids) for batch in batches] == [10, 10]
-        for batch in batches:
-            expected = reference.batch([part.ids.index(name) for name in batch.ids], epoch)
-            np.testing.assert_array_equal(batch.images.permute(0, 2, 3, 1).numpy(), expected.views_BHWC)
-            assert isinstance(batch.targets, SparseTargets)
-            np.testing.assert_array_equal(batch.targets.values.numpy(), expected.values_BK)
 
 
 def test_the_dataset_gives_mixed_views_and_says_what_gives_way(source, mixed_store, capsys):
@@ -294,9 +243,8 @@ def test_without_mixing_a_batch_has_no_partners(source, store):
 
 
 def test_in_the_teachers_own_classes_partners_have_no_labels_either(own_source, colour_teacher, tmp_path):
-    spec = TeacherSpec(uri=colour_teacher, source_classes=own_source.classes, classes="teacher")
-    label_source(own_source, spec, POLICY, LabelSettings(views=VIEWS, k=2, workers=0), tmp_path / "own+")
-    batch = reinforced(own_source, open_reinforcement(tmp_path / "own+")).batch(range(24), 0)
+    store = stored(own_source, colour_teacher, tmp_path / "own+", POLICY, "teacher")
+    batch = reinforced(own_source, store).batch(range(24), 0)
     assert (batch.own_share_B < 1).any()
     assert (batch.partner_labels_B == -1).all()
 

@@ -11,25 +11,13 @@ import fsspec
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from tests.sources.tars import tar_bytes
 
 from buttress.loading.batches import HardBatches
 from buttress.loading.loader import BatchLoader
 from buttress.loading.order import chunked_order, epoch_order
 from buttress.sources import Source, Subset, open_source, tar_reader
 from buttress.views.presets import preset
-
-
-def tar_of(contents: dict[str, bytes]) -> bytes:
-    import io
-    import tarfile
-
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in contents.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return out.getvalue()
 
 
 @pytest.fixture
@@ -43,7 +31,7 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             pixels = np.random.default_rng(20 * shard + number).integers(0, 256, (8, 8, 3), np.uint8)
             contents[f"{number:02d}.png"] = cv2.imencode(".png", pixels)[1].tobytes()
             contents[f"{number:02d}.cls"] = b"%d" % (number % 3)
-        memory.pipe(f"/chunks/{shard}.tar", tar_of(contents))
+        memory.pipe(f"/chunks/{shard}.tar", tar_bytes(contents))
     monkeypatch.setattr(tar_reader, "CHUNK_BYTES", 5 * 2048)
     monkeypatch.setattr(tar_reader, "_CACHE_BYTES", 2 * 5 * 2048)
     monkeypatch.setattr(tar_reader, "_WINDOW", 2)

@@ -6,22 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+from tests.loading.stores import stored
 
 from buttress.errors import SettingsError, SourceError, StoreError
-from buttress.labelling.label import label_source
-from buttress.labelling.settings import LabelSettings
 from buttress.loading.coverage import look_up, match
 from buttress.sources import ArraySource, Relabelled, Subset, open_source
-from buttress.store.reader import open_reinforcement
-from buttress.teachers.teacher import TeacherSpec
 from buttress.views.presets import preset
-
-
-def teachers_classes(source, uri, out):
-    """A reinforcement of `source` in the teacher's own classes."""
-    spec = TeacherSpec(uri=uri, source_classes=source.classes, classes="teacher")
-    label_source(source, spec, preset("crop"), LabelSettings(views=1, k=2, workers=0), out)
-    return open_reinforcement(out)
 
 
 def test_the_same_source_needs_no_look_up(source, store):
@@ -100,7 +90,7 @@ def test_hard_labels_are_refused_where_the_classes_are_the_teachers_own(own_sour
 
 
 def test_a_teacher_with_the_sources_very_classes_leaves_the_labels_in_use(source, colour_teacher, tmp_path):
-    store = teachers_classes(source, colour_teacher, tmp_path / "same+")
+    store = stored(source, colour_teacher, tmp_path / "same+", preset("crop"), "teacher", views=1)
     coverage = match(source, store, missing="hard")
     assert coverage.labels.tolist() == source.labels.tolist()
     assert "teacher's own" not in coverage.line()
@@ -109,7 +99,7 @@ def test_a_teacher_with_the_sources_very_classes_leaves_the_labels_in_use(source
 def test_a_stored_label_beyond_the_stored_classes_is_named_by_its_number(source, colour_teacher, tmp_path):
     was = Relabelled(source, source.labels.copy())
     was.classes, was.labels = tuple("abcd"), (source.labels + 1).astype(np.int32)
-    store = teachers_classes(was, colour_teacher, tmp_path / "was+")
+    store = stored(was, colour_teacher, tmp_path / "was+", preset("crop"), "teacher", views=1)
     with pytest.raises(StoreError, match=r"blue/00\.png: its class is blue but was green"):
         match(source, store)
     with pytest.raises(StoreError, match=r"red/02\.png: its class is red but was number 3"):

@@ -7,30 +7,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.labelling.by_hand import mix_of
+from tests.loading.stores import stored
 
-from buttress.labelling.label import label_source
-from buttress.labelling.settings import LabelSettings
 from buttress.loading.auxiliary import AuxiliaryBatches
 from buttress.loading.batches import ArrayBatch, HardBatches, ReinforcedBatches
 from buttress.loading.loader import BatchLoader
 from buttress.loading.online import OnlineBatches
 from buttress.loading.targets import SparseTargets
-from buttress.sources import Relabelled, id_hash
-from buttress.store.reader import open_reinforcement
-from buttress.teachers.teacher import TeacherSpec
+from buttress.sources import Relabelled
 from buttress.views.mix import own_share
 from buttress.views.presets import preset
-from buttress.views.render import Renderer
 
 MIX = preset("mix")
 LABELS = st.integers(-1, 4)
-
-
-def labelled(source, teacher, out, **how):
-    """Four mixed views of every image."""
-    spec = TeacherSpec(uri=teacher, source_classes=source.classes, **how)
-    label_source(source, spec, MIX, LabelSettings(views=4, k=2, workers=0), out)
-    return open_reinforcement(out)
 
 
 def only_batch(batches, workers=0):
@@ -40,9 +30,9 @@ def only_batch(batches, workers=0):
 
 def expected(labels_N, epoch, classes, *, rows, source, partners=None):
     """Dense hard labels `[N, C]` by hand, of view `epoch` of every sample; `partners` = position of each row."""
-    renderer, dense = Renderer(MIX, 0, rows), np.zeros((len(source), classes), np.float32)
+    dense = np.zeros((len(source), classes), np.float32)
     for index, name in enumerate(source.ids):
-        mix = renderer.mix(id_hash(name), epoch)
+        mix = mix_of(MIX, rows, name, epoch)
         own, share = labels_N[index], 1.0 if mix is None else own_share(mix, (16, 16))
         other = own if mix is None else labels_N[mix.partner if partners is None else partners[mix.partner]]
         if own >= 0 and other >= 0:
@@ -95,7 +85,7 @@ def test_hard_views_that_are_not_mixed_have_plain_labels(source):
 
 
 def test_stored_mixed_views_have_both_labels_beside_what_the_teacher_said(source, colour_teacher, tmp_path):
-    store = labelled(source, colour_teacher, tmp_path / "plus")
+    store = stored(source, colour_teacher, tmp_path / "plus", MIX)
     batches = ReinforcedBatches(source, store, size=16, p=1.0)
     batch = only_batch(batches)
     assert not batch.mixed
@@ -112,7 +102,7 @@ def test_stored_mixed_views_have_both_labels_beside_what_the_teacher_said(source
 
 
 def test_labels_of_a_second_head_are_the_sources_partners_too(own_source, colour_teacher, tmp_path):
-    store = labelled(own_source, colour_teacher, tmp_path / "own+", classes="teacher")
+    store = stored(own_source, colour_teacher, tmp_path / "own+", MIX, "teacher")
     labels = own_source.labels.copy()
     labels[5] = -1
     some = Relabelled(own_source, labels)
@@ -155,7 +145,7 @@ def test_mixed_views_of_images_without_any_label_have_none(source):
 def test_a_partner_that_does_not_decode_is_named_and_its_views_are_left_out(source, photos):
     (photos / source.ids[3]).write_bytes(b"nothing")
     batch = OnlineBatches(source, MIX, seed=0, size=16, teacher_sizes=(20,)).batch(range(24), 0)
-    mixes = [Renderer(MIX, 0, 24).mix(id_hash(name), 0) for name in source.ids]
+    mixes = [mix_of(MIX, 24, name, 0) for name in source.ids]
     lost = [row for row, mix in enumerate(mixes) if row == 3 or (mix is not None and mix.partner == 3)]
     assert batch.index_B.tolist() == [row for row in range(24) if row not in lost]
     assert set(batch.undecodable) == {source.ids[3]}

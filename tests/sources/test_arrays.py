@@ -7,18 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.sources.every_source import samples
 
 from buttress.errors import SourceError
-from buttress.sources import ArraySource, Relabelled, Sample, Source, Subset, open_source
+from buttress.sources import ArraySource, Relabelled, Source, Subset, open_source
 
 
 def source() -> ArraySource:
     images = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
     return ArraySource(images, [0, 1, 2, 1, -1], ids="abcde", classes=["x", "y", "z"])
-
-
-def samples(source: Source) -> list[Sample]:
-    return [source[index] for index in range(len(source))]
 
 
 def same(left: Source, right: Source) -> bool:

@@ -9,13 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.sources.every_source import refusal, samples
 
 from buttress.errors import SourceError
-from buttress.sources import Sample, Source, UndecodableImage, open_source
-
-
-def samples(source: Source) -> list[Sample]:
-    return [source[index] for index in range(len(source))]
+from buttress.sources import UndecodableImage, open_source
 
 
 def tree(root: Path, *files: str) -> str:
@@ -24,13 +21,6 @@ def tree(root: Path, *files: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
     return f"folder:{root}"
-
-
-def refusal(uri: str) -> str:
-    with pytest.raises(SourceError) as caught:
-        open_source(uri)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_class_folders_with_nested_ones(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from tars import png
+from tests.sources.every_source import refusal, samples
 
-from buttress.errors import SourceError
-from buttress.sources import Sample, Source, UndecodableImage, decode, open_source
+from buttress.sources import Sample, UndecodableImage, decode, open_source
 from buttress.sources.source import chunks_of
 
 
@@ -28,17 +28,6 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-
-
-def samples(source: Source) -> list[Sample]:
-    return [source[index] for index in range(len(source))]
-
-
-def refusal(uri: str) -> str:
-    with pytest.raises(SourceError) as caught:
-        open_source(uri)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def image(number: int, path: str | None = None) -> dict[str, Any]:

@@ -11,15 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.sources.every_source import refusal, samples
 
 from buttress.errors import SourceError
-from buttress.sources import ParquetSource, Sample, Source, UndecodableImage, decode, image_size, open_source
+from buttress.sources import ParquetSource, UndecodableImage, decode, image_size, open_source
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def samples(source: Source) -> list[Sample]:
-    return [source[index] for index in range(len(source))]
 
 
 def write(path: Path, columns: dict[str, Any], metadata: dict[str, str] | None = None, rows: int = 3) -> str:
@@ -30,13 +27,6 @@ def write(path: Path, columns: dict[str, Any], metadata: dict[str, str] | None =
 
 def images(*names: str, path: bool = True) -> pa.Array:
     return pa.array([{"bytes": name.encode(), "path": f"{name}.png" if path else None} for name in names], STRUCT)
-
-
-def refusal(uri: str) -> str:
-    with pytest.raises(SourceError) as caught:
-        open_source(uri)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_the_hugging_face_layout(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tars import png, tar_bytes
+from tests.sources.every_source import refusal, samples
 
 from buttress.errors import SourceError
-from buttress.sources import Relabelled, Sample, Source, Subset, UndecodableImage, open_source, tar_reader
+from buttress.sources import Relabelled, Subset, UndecodableImage, open_source, tar_reader
 from buttress.sources.source import chunks_of
 from buttress.sources.tar_reader import MAX_IMAGE_BYTES, Rows
 
@@ -53,17 +54,6 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
     return seen
-
-
-def samples(source: Source) -> list[Sample]:
-    return [source[index] for index in range(len(source))]
-
-
-def refusal(uri: str) -> str:
-    with pytest.raises(SourceError) as caught:
-        open_source(uri)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_folder_has_the_samples_of_a_local_one(store: Any, photos: Path) -> None:

@@ -12,21 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tars import png, tar_bytes, write_tar
+from tests.sources.every_source import refusal, samples
 
 from buttress.errors import SourceError
-from buttress.sources import Sample, Source, Subset, UndecodableImage, decode, open_source
+from buttress.sources import Subset, UndecodableImage, decode, open_source
 from buttress.sources.class_folders import EXTENSIONS
-
-
-def samples(source: Source) -> list[Sample]:
-    return [source[index] for index in range(len(source))]
-
-
-def refusal(uri: str) -> str:
-    with pytest.raises(SourceError) as caught:
-        open_source(uri)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_class_folders(tmp_path: Path) -> None:

@@ -15,20 +15,9 @@ import PIL.Image
 import pytest
 import torchvision.datasets
 from tars import png
+from tests.sources.every_source import refusal, samples
 
-from buttress.errors import SourceError
-from buttress.sources import Sample, Source, UndecodableImage, content_hash, open_source
-
-
-def samples(source: Source) -> list[Sample]:
-    return [source[index] for index in range(len(source))]
-
-
-def refusal(uri: str) -> str:
-    with pytest.raises(SourceError) as caught:
-        open_source(uri)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from buttress.sources import UndecodableImage, content_hash, open_source
 
 
 class Cifar:

@@ -13,20 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tars import header, padded, png, write_tar
+from tests.sources.every_source import refusal, samples
 
-from buttress.errors import SourceError
-from buttress.sources import Relabelled, Sample, Source, Subset, UndecodableImage, open_source
-
-
-def samples(source: Source) -> list[Sample]:
-    return [source[index] for index in range(len(source))]
-
-
-def refusal(uri: str) -> str:
-    with pytest.raises(SourceError) as caught:
-        open_source(uri)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from buttress.sources import Relabelled, Subset, UndecodableImage, open_source
 
 
 @pytest.fixture

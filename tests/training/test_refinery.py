@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from buttress.errors import SettingsError
 from buttress.labelling.settings import LabelSettings
+from buttress.models.normalise import normalise
 from buttress.runs.resolve import resolve_model
-from buttress.sources import open_source
+from buttress.sources import id_hash, open_source
 from buttress.store.reader import open_reinforcement
-from buttress.teachers.teacher import open_teacher
+from buttress.teachers import TeacherSpec
+from buttress.teachers.network import NetworkTeacher
 from buttress.training.refinery import Refinery
 from buttress.training.settings import LossSettings, TrainingSettings
 from buttress.views.presets import preset
+from buttress.views.render import Renderer
 
 
 def refinery(photos, out, **changed):
@@ -41,27 +46,38 @@ def test_every_round_learns_what_the_round_before_says(photos, tmp_path):
     assert runs[1].settings["label_smoothing"] == 0.0
 
 
+def probabilities_of(module, preprocessing, views_BHWC):
+    """What a network says of views in the mode that it is in."""
+    with torch.no_grad():
+        images_BCHW = normalise(torch.from_numpy(views_BHWC).permute(0, 3, 1, 2), preprocessing)
+        return module(images_BCHW).softmax(1).numpy()
+
+
 def test_the_refinery_is_asked_in_evaluation_mode_and_stays_as_it_is(photos, tmp_path):
     """What is stored is what the finished run says in evaluation mode; asking does not move its batch statistics."""
-    runs = list(refinery(photos, tmp_path / "out", rounds=2).run())
-    before = (runs[0].path / "model.safetensors").read_bytes()
+    labelling = LabelSettings(views=2, k=2, workers=0, batch=48)  # one batch, as it is asked here in training mode
+    rounds = refinery(photos, tmp_path / "out", rounds=2, labelling=labelling).run()
+    first = next(rounds)
+    weights = (first.path / "model.safetensors").read_bytes()
+    next(rounds)
+    assert (first.path / "model.safetensors").read_bytes() == weights
+
     source, store = open_source(f"folder:{photos}"), open_reinforcement(tmp_path / "out" / "round-1+")
-    teacher = open_teacher(f"run:{runs[0].path}", source_classes=source.classes)
-    loaded = resolve_model(f"run:{runs[0].path}")
-    buffers = {name: value.clone() for name, value in loaded.module.named_buffers()}
-    from buttress.views.render import Renderer
-
     renderer = Renderer(store.card.policy, store.card.seed)
-    from buttress.sources import id_hash
-
-    views = np.concatenate([renderer.views(source[i].data, id_hash(source.ids[i]), [1], 32) for i in range(6)])
-    fresh = teacher.probabilities(views)
-    values, ids, _ = store.targets(np.arange(6), 1)
-    np.testing.assert_allclose(np.take_along_axis(fresh, ids.astype(np.int64), 1), values, atol=0.03)
-    assert not loaded.module.training or all(
-        torch.equal(buffers[name], value) for name, value in loaded.module.named_buffers()
+    views = np.concatenate([renderer.views(source[i].data, id_hash(source.ids[i]), [0, 1], 32) for i in range(24)])
+    values, ids, _ = store.targets(np.arange(24).repeat(2), np.tile([0, 1], 24))
+    loaded = resolve_model(f"run:{first.path}")
+    evaluating, training = (
+        np.take_along_axis(probabilities_of(module, loaded.preprocessing, views), ids.astype(np.int64), 1)
+        for module in (loaded.module.eval(), copy.deepcopy(loaded.module).train())
     )
-    assert (runs[0].path / "model.safetensors").read_bytes() == before
+    np.testing.assert_allclose(values, evaluating, atol=0.03)
+    assert np.abs(values - training).max() > 0.1
+
+    buffers = {name: value.clone() for name, value in loaded.module.named_buffers()}
+    loaded.module.train()
+    NetworkTeacher(TeacherSpec(uri=f"run:{first.path}", source_classes=source.classes), loaded).probabilities(views)
+    assert buffers and all(torch.equal(buffers[name], value) for name, value in loaded.module.named_buffers())
 
 
 def test_run_again_it_does_only_what_is_missing(photos, tmp_path):
