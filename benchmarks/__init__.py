@@ -18,7 +18,9 @@ def commit() -> str:
     """The commit that is checked out, with + where the tree differs from it."""
     here = Path(__file__).parents[1]
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src"], cwd=here, check=False).returncode
+    changed = subprocess.run(
+        ["git", "diff", "--quiet", "HEAD", "--", "src", "benchmarks"], cwd=here, check=False
+    ).returncode
     return head.stdout.strip() + ("+" if changed else "")
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from benchmarks import record
 from benchmarks.trials import (
     COMPARED,
     Line,
+    best_rate,
     compared,
     data_folder,
     figures_on,
@@ -164,14 +164,6 @@ def trials_of(phase: str, arm: str) -> list[Line]:
     return [x for x in lines(NAME) if asked == {key: x.get(key) for key in asked}]
 
 
-def best_rate(arm: str) -> float:
-    """Of the lowest NLL on the held-back images."""
-    found = trials_of("tune", arm)
-    if not found:
-        sys.exit(f"no rate for {arm}: run `python -m {MODULE} tune` first")
-    return float(min(found, key=lambda x: x["held_back"]["nll"])["lr"])
-
-
 def table() -> str:
     """Every arm against hard labels."""
     found = {arm: {x["seed"]: x for x in trials_of("final", arm)} for arm in ARMS}
@@ -182,7 +174,11 @@ def table() -> str:
 def trials(phase: str) -> list[Trial]:
     if phase == "tune":
         return [Trial("tune", arm, lr, 0) for lr in LEARNING_RATES for arm in ARMS]
-    return [Trial("final", arm, best_rate(arm), seed) for seed in SEEDS for arm in ARMS]
+    return [
+        Trial("final", arm, best_rate(trials_of("tune", arm), LEARNING_RATES, arm), seed)
+        for seed in SEEDS
+        for arm in ARMS
+    ]
 
 
 def main() -> None:

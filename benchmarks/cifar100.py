@@ -30,6 +30,7 @@ from benchmarks import record
 from benchmarks.trials import (
     COMPARED,
     Line,
+    best_rate,
     compared,
     data_folder,
     figures_on,
@@ -210,7 +211,7 @@ def trained(trial: Trial, work: Path, settings: Any) -> Path:
     from buttress.training.train import train_on_source
     from buttress.views.presets import preset
 
-    source, policy = open_source(f"parquet:{work}/fit.parquet"), preset(POLICY)
+    source, policy = open_source(f"parquet:{work}/fit.parquet"), preset(trial.policy)
     out = work / "runs" / trial.name
     if trial.arm == "refined":
         labelling = LabelSettings(views=VIEWS, workers=0)
@@ -251,19 +252,21 @@ def of(line: Line) -> int:
     return int(line.get("images", FIRST_IMAGES))
 
 
-def best_rate(arm: str, images: int) -> float:
+def rate_of(arm: str, images: int) -> float:
     """Of the lowest NLL on the held-back images."""
     tuned_as = RATE_OF.get(arm, arm if arm == "hard" else "reinforced")
     found = [x for x in lines(NAME) if (x["kind"], x.get("phase"), x.get("arm")) == ("trial", "tune", tuned_as)]
     same = (BATCH, SIZE, POLICY, images)
     found = [x for x in found if (x["batch"], x.get("size"), x.get("policy"), of(x)) == same]
-    if not found:
-        sys.exit(f"no rate for {arm}: run `python -m {MODULE} tune` first")
-    return float(min(found, key=lambda x: x["held_back"]["nll"])["lr"])
+    return best_rate(found, LEARNING_RATES, arm)
 
 
 def finals(arms: Sequence[str], images: int) -> list[Trial]:
-    return [Trial("final", arm, best_rate(arm, images), seed, images=images) for seed in SEEDS for arm in arms]
+    return [
+        Trial("final", arm, rate_of(arm, images), seed, policy=POLICIES.get(arm, POLICY), images=images)
+        for seed in SEEDS
+        for arm in arms
+    ]
 
 
 def comparison(images: int) -> str:
@@ -315,6 +318,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     arms, images = asked.arms.split(","), asked.images
+    if unknown := set(arms) - set(ARMS):
+        parser.error(f"--arms: no {', '.join(sorted(unknown))}; there are {', '.join(ARMS)}")
     work = asked.work or Path(f"build/cifar100-{images}")
     if asked.what == "teacher":
         teacher(work, images)

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -144,6 +145,14 @@ def paired_interval(ours: Mapping[int, Line], theirs: Mapping[int, Line]) -> tup
         means.append(float((difference_SN[chosen_S].mean(0) * weights_N).sum()) / count)
     low, high = np.quantile(means, (0.025, 0.975))
     return 100 * float(difference_SN.mean()), 100 * float(low), 100 * float(high)
+
+
+def best_rate(tuned: Iterable[Line], rates: Sequence[float], what: str) -> float:
+    """The rate of the least NLL on the held-back images; a program that lacks one ends here."""
+    nll = {x["lr"]: x["held_back"]["nll"] for x in tuned}
+    if missing := [f"{rate:g}" for rate in rates if rate not in nll]:
+        sys.exit(f"{what}: no run at the rate {', '.join(missing)}; tune first")
+    return float(min(nll, key=lambda rate: nll[rate]))
 
 
 COMPARED = ("rate", "seeds", "top-1 %", "gain, points [95 %]", "NLL", "ECE %", "ECE % scaled")

@@ -353,11 +353,14 @@ def test_usage_shows_which_words_may_be_left_out(verb, noun, capsys):
     assert capsys.readouterr().out.startswith(f"usage: buttress {verb} {noun} ")
 
 
-def test_help_of_refine_shows_no_setting_of_a_second_head(capsys):
-    assert cli.main(["refine", "--help"]) == 0
-    text = capsys.readouterr().out
-    assert "--loss.gamma" in text
-    assert "auxiliary" not in text
+def test_refine_refuses_a_setting_of_a_second_head_in_one_line(tmp_path, capsys):
+    words = ["--model=timm:test_resnet", "--data=digits", f"--out={tmp_path / 'x'}", "--loss.auxiliary_weight=2"]
+    assert cli.main(["refine", *words]) == 2
+    line = capsys.readouterr().err
+    assert (
+        "loss.auxiliary_weight = 2.0: of no effect here (auxiliary_weight is of --head auxiliary); leave it out" in line
+    )
+    assert line.count("\n") == 1
 
 
 def test_a_shipped_recipe_of_another_command_is_told_with_the_line_that_runs_it(capsys):

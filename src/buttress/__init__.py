@@ -22,6 +22,7 @@ _PUBLIC = {
     "Subset": "buttress.sources",
     "TeacherSpec": "buttress.teachers.teacher",
     "evaluate": "buttress.commands.evaluate",
+    "export": "buttress.commands.export",
     "fold": "buttress.commands.fold",
     "inspect": "buttress.commands.inspect",
     "open_reinforcement": "buttress.store.reader",

@@ -1,4 +1,5 @@
 from buttress.commands.evaluate import evaluate as evaluate
+from buttress.commands.export import export as export
 from buttress.commands.fold import fold as fold
 from buttress.commands.inspect import inspect as inspect
 from buttress.commands.predict import predict as predict

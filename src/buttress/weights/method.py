@@ -29,7 +29,7 @@ class Method(Protocol):
         Args:
             step: number of the optimizer step, from 0.
             total_steps: steps of the whole training.
-            generator: on the CPU; the only source of chance, saved with every checkpoint.
+            generator: on the CPU; the only source of chance, seeded anew from (seed, step).
         """
 
     def passes(self, step: int) -> Sequence[Callable[[], object]]:
