@@ -1,31 +1,31 @@
 """A teacher that does not know the classes: CIFAR-100's 20 superclasses, 2,000 images, an ImageNet teacher.
 
-    python -m benchmarks.auxiliary prepare    # split the images; fine-tune a teacher; label by it and by the plain one
-    python -m benchmarks.auxiliary tune       # choose the learning rates on held-back training images
+    python -m benchmarks.auxiliary prepare    # split the images; fine-tune teachers; label by them and by the plain one
     python -m benchmarks.auxiliary run        # the comparison; every run is a line of docs/results/auxiliary.jsonl
     python -m benchmarks.auxiliary table      # the table, made from that file alone (`page`: into docs/training.md)
 
-Superclasses such as "large man-made outdoor things" are no classes of ImageNet. Arms: `hard` labels; `tuned`: a teacher
-(EfficientNet-Lite0 at 96 px) gets a new head and is fine-tuned on the same 2,000 images, which are then reinforced;
-`auxiliary`: the teacher as it is, its own 1,000 classes by a second head of the student that is dropped. 100 images a
-superclass to train on, 50 more are held back for rates and temperatures; scored once, at the last epoch, on the 10,000
-test images. What is in the file is not done again.
+Superclasses such as "large man-made outdoor things" are no classes of ImageNet. Two cases: all 2,000 images have their
+label, or 500 of them. Arms: `hard` labels; `tuned`: a teacher (EfficientNet-Lite0 at 96 px) gets a new head and is
+fine-tuned on the labelled images, then all are reinforced; `auxiliary`: the teacher as it is, its own 1,000 classes for
+all images by a second head of the student that is dropped. Every arm takes the same number of updates at one rate, that
+which CIFAR-100's hard labels have in as many (benchmarks/cifar100.py). 1,000 other images are held back for
+temperatures; the 10,000 test images are scored once, at the last epoch. What is in the file is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import record
 from benchmarks.trials import (
     COMPARED,
     Line,
-    best_rate,
     compared,
     data_folder,
     figures_on,
@@ -35,6 +35,7 @@ from benchmarks.trials import (
     run_trials,
     split_classes,
 )
+from buttress.sources import Relabelled, Source, open_source
 
 NAME, MODULE = "auxiliary", "benchmarks.auxiliary"
 PAGE = Path(__file__).parents[1] / "docs" / "training.md"
@@ -43,9 +44,10 @@ TEACHER, TEACHER_SIZE, TEACHER_EPOCHS, TEACHER_LR = "tf_efficientnet_lite0", 96,
 LABELLING_SIZE = 128  # of the teacher as it is
 STUDENT, SIZE, BATCH, EPOCHS, VIEWS = "timm:test_resnet", 48, 64, 100, 20
 POLICY, TEACHER_POLICY = "small-crop", "small"
-LEARNING_RATES = (4e-3, 8e-3)
+LR = 4e-3
 SEEDS = (0, 1, 2)
 TRAIN, HELD, SPLIT_SEED = 100, 50, 20261121  # images a superclass
+CASES = {"all": ("all", TRAIN), "few": ("500", TRAIN // 4)}  # of the 2,000; images a superclass with their label
 ARMS = {
     "hard": "hard labels",
     "tuned": "reinforced by a fine-tuned teacher",
@@ -55,20 +57,21 @@ ARMS = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One training. `phase`: tune scores on the held-back images, final on the test images."""
+    """One training, scored on the test images. `epochs`: of 2,000 images; fewer take more for as many updates."""
 
-    phase: str
     arm: str
-    lr: float
     seed: int
+    case: str
+    lr: float = LR
     size: int = SIZE
     policy: str = POLICY
     epochs: int = EPOCHS
+    phase: str = "final"
 
     @property
     def name(self) -> str:
         how = f"{self.policy}-{self.size}px-{self.epochs}"
-        return f"{self.phase}-{self.arm}-{how}-{self.lr:g}-{self.seed}"
+        return f"{self.phase}-{self.case}-{self.arm}-{how}-{self.lr:g}-{self.seed}"
 
 
 def uri(work: Path, part: str) -> str:
@@ -76,11 +79,19 @@ def uri(work: Path, part: str) -> str:
     return f"parquet:{file}?label=coarse_label"
 
 
+def training_images(work: Path, case: str) -> Source:
+    """The 2,000 images; those beyond the labelled ones of a superclass without their label."""
+    source = open_source(uri(work, "fit"))
+    labels = np.array(source.labels)
+    for label in np.unique(labels):
+        labels[np.flatnonzero(labels == label)[CASES[case][1] :]] = -1
+    return Relabelled(source, labels)
+
+
 def prepare(work: Path) -> None:
-    """Fine-tune the teacher, and label the images by it and by the teacher as it is."""
+    """Fine-tune the teachers, and label the images by them and by the teacher as it is."""
     from buttress.labelling.label import label_source
     from buttress.labelling.settings import LabelSettings
-    from buttress.sources import open_source
     from buttress.teachers import TeacherSpec
     from buttress.views.presets import preset
 
@@ -88,35 +99,36 @@ def prepare(work: Path) -> None:
     split_classes(work, "coarse_label", parts, SPLIT_SEED)
     source, weights = open_source(uri(work, "fit")), data_folder() / "weights" / f"{TEACHER}.fp16.safetensors"
     plain = f"timm:{TEACHER}@{weights}"
-    tuned = TeacherSpec(uri=f"run:{fine_tuned(work, plain)}", size=TEACHER_SIZE, source_classes=source.classes)
     as_it_is = TeacherSpec(uri=plain, size=LABELLING_SIZE, classes="teacher", source_classes=source.classes)
-    for arm, spec in (("tuned", tuned), ("auxiliary", as_it_is)):
-        label_source(source, spec, preset(POLICY), LabelSettings(views=VIEWS), work / f"{arm}-store")
+    label_source(source, as_it_is, preset(POLICY), LabelSettings(views=VIEWS), work / "auxiliary-store")
+    for case in CASES:
+        teacher = f"run:{fine_tuned(work, plain, case)}"
+        tuned = TeacherSpec(uri=teacher, size=TEACHER_SIZE, source_classes=source.classes)
+        images = training_images(work, case)
+        label_source(images, tuned, preset(POLICY), LabelSettings(views=VIEWS), work / f"tuned-{case}-store")
 
 
-def fine_tuned(work: Path, plain: str) -> Path:
+def fine_tuned(work: Path, plain: str, case: str) -> Path:
     """The teacher with a head of the superclasses; one line says what it is worth."""
     from buttress.runs.resolve import resolve_model
-    from buttress.sources import open_source
     from buttress.training.data import TrainingData
     from buttress.training.settings import TrainingSettings
     from buttress.training.train import train_on_source
     from buttress.views.presets import preset
 
-    out = work / "teacher"
+    out = work / f"teacher-{case}"
     if (out / "model.safetensors").exists():
         return out
-    settings = TrainingSettings(
-        epochs=TEACHER_EPOCHS, lr=TEACHER_LR, batch=64, workers=1, evaluate_every=TEACHER_EPOCHS
-    )
-    data = TrainingData(source=open_source(uri(work, "fit")), policy=preset(TEACHER_POLICY))
+    epochs = TEACHER_EPOCHS * TRAIN // CASES[case][1]
+    settings = TrainingSettings(epochs=epochs, lr=TEACHER_LR, batch=64, workers=1, evaluate_every=epochs)
+    data = TrainingData(source=training_images(work, case), policy=preset(TEACHER_POLICY))
     started = time.process_time()
     train_on_source(
         data, model=plain, out=out, settings=settings, size=TEACHER_SIZE, resume=(out / "run.json").exists()
     )
     seconds = round(time.process_time() - started)
     figures = figures_on(resolve_model(f"run:{out}"), uri(work, "held"), uri(work, "test"))
-    record(NAME, {"kind": "teacher", "model": TEACHER, "cpu_seconds": seconds, **figures}, MODULE)
+    record(NAME, {"kind": "teacher", "case": case, "model": TEACHER, "cpu_seconds": seconds, **figures}, MODULE)
     return out
 
 
@@ -125,7 +137,6 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     import torch
 
     from buttress.runs.resolve import resolve_model
-    from buttress.sources import open_source
     from buttress.store.reader import open_reinforcement
     from buttress.training.data import TrainingData
     from buttress.training.settings import EngineSettings, TrainingSettings
@@ -133,19 +144,22 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     from buttress.views.presets import preset
 
     torch.set_num_threads(1)
-    source = open_source(uri(work, "fit"))
+    source, epochs = training_images(work, trial.case), trial.epochs
     if trial.arm == "hard":
         data = TrainingData(source=source, policy=preset(trial.policy))
+        labelled = int((np.asarray(source.labels) >= 0).sum())
+        epochs = round(epochs * (len(source) // BATCH) / (labelled // BATCH))
+    elif trial.arm == "auxiliary":
+        data = TrainingData(source=source, reinforcement=open_reinforcement(work / "auxiliary-store"), head="auxiliary")
     else:
-        store = open_reinforcement(work / f"{trial.arm}-store")
-        data = TrainingData(source=source, reinforcement=store, head="auxiliary" if trial.arm == "auxiliary" else "own")
+        data = TrainingData(source=source, reinforcement=open_reinforcement(work / f"tuned-{trial.case}-store"))
     settings = TrainingSettings(
-        epochs=trial.epochs,
+        epochs=epochs,
         batch=BATCH,
         lr=trial.lr,
         seed=trial.seed,
         workers=0,
-        evaluate_every=trial.epochs,
+        evaluate_every=epochs,
         engine=EngineSettings(checkpoint_every=10),
     )
     used, out = time.process_time(), work / "runs" / trial.name
@@ -153,50 +167,44 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
         data, model=STUDENT, out=out, settings=settings, size=trial.size, resume=(out / "run.json").exists()
     )
     used = time.process_time() - used
-    test = uri(work, "test") if trial.phase == "final" else None
-    figures = figures_on(resolve_model(f"run:{out}"), uri(work, "held"), test)
+    figures = figures_on(resolve_model(f"run:{out}"), uri(work, "held"), uri(work, "test"))
     return {"kind": "trial", **asdict(trial), "cpu_seconds": round(used), **figures}
 
 
-def trials_of(phase: str, arm: str) -> list[Line]:
-    """Lines of the present side, policy and length."""
-    asked = {"kind": "trial", "phase": phase, "arm": arm, "size": SIZE, "policy": POLICY, "epochs": EPOCHS}
-    return [x for x in lines(NAME) if asked == {key: x.get(key) for key in asked}]
+def trials_of(case: str, arm: str) -> dict[int, Line]:
+    """Seed -> line, of the present side, policy, length and rate."""
+    wanted = {key: value for key, value in asdict(Trial(arm, 0, case)).items() if key != "seed"}
+    found = [x for x in lines(NAME) if x["kind"] == "trial" and wanted == {key: x.get(key) for key in wanted}]
+    return {x["seed"]: x for x in found}
 
 
 def table() -> str:
     """Every arm against hard labels."""
-    found = {arm: {x["seed"]: x for x in trials_of("final", arm)} for arm in ARMS}
-    rows = [[ARMS[arm], *compared(runs, found["hard"])] for arm, runs in found.items() if runs]
-    return markdown(["trained on", *COMPARED], rows)
-
-
-def trials(phase: str) -> list[Trial]:
-    if phase == "tune":
-        return [Trial("tune", arm, lr, 0) for lr in LEARNING_RATES for arm in ARMS]
-    return [
-        Trial("final", arm, best_rate(trials_of("tune", arm), LEARNING_RATES, arm), seed)
-        for seed in SEEDS
-        for arm in ARMS
-    ]
+    rows = []
+    for case, (labelled, _) in CASES.items():
+        found = {arm: trials_of(case, arm) for arm in ARMS}
+        rows += [[labelled, ARMS[arm], *compared(runs, found["hard"])] for arm, runs in found.items() if runs]
+    return markdown(["labelled", "trained on", *COMPARED], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["prepare", "tune", "run", "table", "page"])
+    parser.add_argument("what", choices=["prepare", "run", "table", "page"])
     parser.add_argument("--work", type=Path, default=Path("build/auxiliary"))
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     if asked.what == "prepare":
         prepare(asked.work)
-    elif asked.what in ("tune", "run"):
-        phase = "tune" if asked.what == "tune" else "final"
-        run_trials(NAME, trials(phase), train_one, asked.work, asked.processes, MODULE)
+    elif asked.what == "run":
+        arms, cases = asked.arms.split(","), asked.cases.split(",")
+        trials = [Trial(arm, seed, case) for seed in SEEDS for case in cases for arm in arms]
+        run_trials(NAME, trials, train_one, asked.work, asked.processes, MODULE)
     elif asked.what == "page":
         put_table(PAGE, MARK, table())
     else:
         print(table())
-        print(json.dumps([x["top1"] for x in lines(NAME) if x["kind"] == "teacher"]))
 
 
 if __name__ == "__main__":

@@ -3,29 +3,35 @@
     python -m benchmarks.recipes               # prints; --record appends to docs/results/recipes.jsonl
 
 `digits` has no test set of its own. So each recipe is run with its very settings, three seeds, on 1,197 of the 1,797
-digits, and its last epoch is scored on the other 600, which are drawn by the hash of their ids. `minutes` is the
-processor time of one training on all 1,797, worked out from the steps.
+digits, and its last epoch is scored on the other 600, which are drawn by the hash of their ids; so are the teachers
+that a recipe needs, one for each seed. `minutes` is the processor time of one training on all 1,797, worked out from
+the steps. Of the recipes of CIFAR-100 the runs are those of the comparison (benchmarks/cifar100.py), on 10,000 of the
+50,000 images; `minutes` is five times theirs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import record
+from benchmarks import cifar100, record
 from buttress.cli import recipe_words, settings
+from buttress.commands.reinforce import reinforce
 from buttress.commands.train import train
-from buttress.recipes.shipped import shipped_names, shipped_path
+from buttress.recipes.shipped import read_header, shipped_names, shipped_path
 from buttress.signature import arguments_of
-from buttress.sources import open_source
+from buttress.sources import Source, open_source
 from buttress.sources.splits import split
+from buttress.store.reader import Reinforcement, open_reinforcement
 
 TRAINED, HELD_BACK = 1197, 600
+CIFAR_IMAGES = 10_000
 SEEDS = (0, 1, 2)
 
 
@@ -37,47 +43,91 @@ def flags_of(name: str) -> dict[str, Any]:
     return given
 
 
-def one_training(flags: dict[str, Any], seed: int) -> dict[str, float]:
-    """Top-1 on the digits that were held back, and the processor time, seconds."""
+def one_training(name: str, seed: int, images: tuple[Source, Source], work: Path) -> dict[str, float]:
+    """Top-1 on the digits that were held back, and the processor time of the training alone, seconds."""
     from buttress.metrics.score import score
     from buttress.training.data import TrainingData
     from buttress.training.settings import TrainingSettings
     from buttress.training.train import train_on_source
     from buttress.views.presets import read_policy
 
+    flags, (trained, held_back) = flags_of(name), images
     fields = TrainingSettings.__dataclass_fields__
     chosen = TrainingSettings(**{**{key: flags[key] for key in fields if key in flags}, "seed": seed})
-    trained, held_back = split(open_source(flags["data"]), (TRAINED, HELD_BACK))
-    data = TrainingData(source=trained, policy=read_policy(flags["policy"]))
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.process_time()
-        run = train_on_source(data, model=flags["model"], out=Path(folder) / "run", settings=chosen, size=flags["size"])
-        seconds = time.process_time() - start
-        top1 = score(run.load_model(), held_back).figures["top1"]["value"]
+    if flags.get("reinforcement") is not None:
+        data = TrainingData(source=trained, reinforcement=labelled(name, seed, images, work))
+    else:
+        data = TrainingData(source=trained, policy=read_policy(flags["policy"]))
+    start = time.process_time()
+    run = train_on_source(data, model=flags["model"], out=work / name, settings=chosen, size=flags["size"])
+    seconds = time.process_time() - start
+    top1 = score(run.load_model(), held_back).figures["top1"]["value"]
     assert top1 is not None
     return {"seed": seed, "top1": float(top1), "cpu_seconds": seconds}
 
 
+def labelled(name: str, seed: int, images: tuple[Source, Source], work: Path) -> Reinforcement:
+    """The labels that a recipe needs, by the two commands of its header, on the images that are trained on."""
+    from buttress.labelling.label import label_source
+    from buttress.labelling.settings import LabelSettings
+    from buttress.teachers.teacher import TeacherSpec
+    from buttress.views.presets import read_policy
+
+    teacher, labels = (shlex.split(line)[2:] for line in read_header(shipped_path(name)).before)
+    taught = teacher[teacher.index("--recipe") + 1]
+    one_training(taught, seed, images, work)
+    asked = settings(reinforce, labels)
+    assert asked is not None
+    spec = TeacherSpec(uri=f"run:{work / taught}", source_classes=images[0].classes)
+    views = LabelSettings(views=asked["views"], workers=0)
+    label_source(images[0], spec, read_policy(asked["policy"]), views, work / "labels")
+    return open_reinforcement(work / "labels")
+
+
+def runs_on_digits(name: str) -> list[dict[str, float]]:
+    images = split(open_source("digits"), (TRAINED, HELD_BACK))
+    runs = []
+    for seed in SEEDS:
+        with tempfile.TemporaryDirectory() as folder:
+            runs.append(one_training(name, seed, (images[0], images[1]), Path(folder)))
+    return runs
+
+
+def runs_on_cifar100(name: str) -> list[dict[str, float]]:
+    """Those of the comparison that were made with the recipe's own settings.
+
+    Raises: AssertionError, where they were not.
+    """
+    flags = flags_of(name)
+    arm = {"hard": "hard", "online-kd": "online", "reinforced": "reinforced"}[name.removeprefix("cifar100-")]
+    runs = cifar100.trials_of("final", arm, CIFAR_IMAGES).values()
+    for run in runs:
+        made = (cifar100.STUDENT, run["lr"], run["batch"], run["size"], run["epochs"])
+        assert made == tuple(flags[key] for key in ("model", "lr", "batch", "size", "epochs")), name
+        assert flags.get("policy") in (run["policy"], None), name
+    return [{key: run[key] for key in ("seed", "top1", "cpu_seconds")} for run in runs]
+
+
 def figures(name: str) -> dict[str, Any]:
     """The recipe's line."""
-    flags = flags_of(name)
-    runs = [one_training(flags, seed) for seed in SEEDS]
+    on_digits = not name.startswith("cifar100")
+    runs = runs_on_digits(name) if on_digits else runs_on_cifar100(name)
+    whole = (TRAINED + HELD_BACK) / TRAINED if on_digits else 50_000 / CIFAR_IMAGES
     tops = [run["top1"] for run in runs]
-    minutes = statistics.mean(run["cpu_seconds"] for run in runs) * (TRAINED + HELD_BACK) / TRAINED / 60
     return {
         "recipe": name,
-        "flags": {key: str(value) for key, value in flags.items() if key != "out"},
-        "trained": TRAINED,
-        "held_back": HELD_BACK,
+        "flags": {key: str(value) for key, value in flags_of(name).items() if key != "out"},
+        "trained": TRAINED if on_digits else CIFAR_IMAGES,
+        "held_back": HELD_BACK if on_digits else 10_000,
         "runs": runs,
         "top1": {"mean": statistics.mean(tops), "sd": statistics.stdev(tops)},
-        "minutes": minutes,
+        "minutes": statistics.mean(run["cpu_seconds"] for run in runs) * whole / 60,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; default: all that train on digits")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; default: all")
     parser.add_argument("--record", action="store_true", help="append to docs/results/recipes.jsonl")
     arguments = parser.parse_args()
     for name in arguments.names or shipped_names():

@@ -20,6 +20,8 @@ import torch
 from buttress.cli import main
 from buttress.recipes.shipped import shipped_names
 
+from .conftest import Twins
+
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "smoke_losses.json"
 
 
@@ -32,18 +34,17 @@ def kind_of_machine() -> str:
     return hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
 
 
-def losses(name: str, out: Path) -> list[float]:
-    """The mean loss of every epoch of a smoke twin."""
-    assert main(["train", "--recipe", f"{name}.smoke", "--out", str(out)]) == 0
-    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+def losses(run: Path) -> list[float]:
+    """The mean loss of every epoch."""
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("name", shipped_names())
-def test_R25_a_smoke_twin_has_its_golden_losses(name, tmp_path):
+def test_R25_a_smoke_twin_has_its_golden_losses(name, twins):
     golden: dict[str, Any] = json.loads(GOLDEN.read_text())
     exact = golden["kind_of_machine"] == kind_of_machine()
     print("exact" if exact else "to 2 %: another kind of machine")
-    found = losses(name, tmp_path / "run")
+    found = losses(twins.run(name))
     assert found == (golden["losses"][name] if exact else pytest.approx(golden["losses"][name], rel=0.02))
 
 
@@ -58,5 +59,6 @@ def test_R25_the_same_again_gives_the_same_bits(tmp_path):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        told = {name: losses(name, Path(folder) / name) for name in shipped_names()}
+        twins = Twins(Path(folder))
+        told = {name: losses(twins.run(name)) for name in shipped_names()}
     GOLDEN.write_text(json.dumps({"kind_of_machine": kind_of_machine(), "losses": told}, indent=1) + "\n")

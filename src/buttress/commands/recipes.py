@@ -21,4 +21,5 @@ def recipes(name: str | None = None) -> None:
         print(f"{each}: {header.title}")
         print(f"  {header.minutes:g} min on {header.hardware}")
         print(f"  {header.expected}")
-        print(f"  {header.command}")
+        for line in (*header.before, header.command):
+            print(f"  {line}")

@@ -1,7 +1,8 @@
 """The recipes that come with buttress, found by name, and what their headers say.
 
 A header is the comment at the top of the file: its first line says what the recipe is for, then lines `key: text` say
-where it comes from, how to run it, how long that takes and what comes out.
+where it comes from, how to run it, how long that takes and what comes out; `before`, where there is one, has the
+commands that make what it needs, parted by semicolons.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from buttress.nearest import did_you_mean
 
 ENDING, SMOKE = ".yaml", ".smoke"
 KEYS = ("origin", "command", "minutes", "expected", "hardware")
+BEFORE = "before"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +30,7 @@ class Header:
         minutes: how long that takes.
         expected: the metric that comes out, with its spread.
         hardware: what the minutes were measured on.
+        before: the command lines that make what it needs, in their order.
     """
 
     title: str
@@ -36,6 +39,7 @@ class Header:
     minutes: float
     expected: str
     hardware: str
+    before: tuple[str, ...] = ()
 
 
 def shipped_names() -> list[str]:
@@ -80,8 +84,9 @@ def read_header(path: Path) -> Header:
     for line in filter(str.strip, rest):
         if not line.startswith("  "):  # "# key: text"; what stands further right goes on with the line before it
             key, colon, text = (part.strip() for part in line.partition(":"))
-            if not colon or key not in KEYS or key in values:
-                raise SettingsError(f"{path}: the header line {line.strip()!r} is not one of {', '.join(KEYS)}, once")
+            if not colon or key not in (*KEYS, BEFORE) or key in values:
+                known = ", ".join((*KEYS, BEFORE))
+                raise SettingsError(f"{path}: the header line {line.strip()!r} is not one of {known}, once")
             values[key] = text
         elif key:
             values[key] += " " + line.strip()
@@ -89,9 +94,11 @@ def read_header(path: Path) -> Header:
     if missing or not title.strip():
         raise SettingsError(f"{path}: the header lacks {', '.join(missing) or 'a first line that says what it is for'}")
     try:
-        return Header(title=title.strip(), **{**values, "minutes": float(values["minutes"])})  # type: ignore[arg-type]
+        minutes = float(values.pop("minutes"))
     except ValueError as failure:
-        raise SettingsError(f"{path}: minutes: {values['minutes']!r} is not a number") from failure
+        raise SettingsError(f"{path}: minutes: {failure}") from failure
+    before = tuple(line.strip() for line in values.pop(BEFORE, "").split(";") if line.strip())
+    return Header(title=title.strip(), minutes=minutes, before=before, **values)
 
 
 def _end(lines: list[str]) -> int:
