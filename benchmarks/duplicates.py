@@ -11,24 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from benchmarks import record
+from benchmarks.trials import data_folder
 from buttress.metrics.duplicates import ALIKE, BITS, close_pairs, picture_hash, same_pictures
 from buttress.sources import Sample, decode, open_source
 
 LOOSEST = 12
 CHANGED = 300
-
-
-def data_folder() -> Path:
-    return Path(os.environ.get("BUTTRESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def photos() -> list[np.ndarray]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import RESULTS, record
+from benchmarks import record
+from benchmarks.trials import data_folder, lines, markdown, put_table
 from buttress.metrics.health import Health, examine
 from buttress.sources import Relabelled, Sample, Source, Subset, id_hashes, open_source
 from buttress.sources.splits import split, with_wrong_labels
@@ -33,14 +33,10 @@ from buttress.store.reader import Reinforcement, open_reinforcement
 WRONG, COPIED, SEED = 0.1, 0.01, 20261121
 WANTED = 0.8  # of the planted errors found, and of what is flagged planted
 PAGE = Path(__file__).parents[1] / "docs" / "health.md"
-MARK, END = "<!-- made by `python -m benchmarks.health table` -->", "<!-- end -->"
-HEAD = "| images | teacher trained on | its top-1 | any class | estimated | like classes | confident learning |"
+MARK = "<!-- made by `python -m benchmarks.health table` -->"
+HEAD = ("images", "teacher trained on", "its top-1", "any class", "estimated", "like classes", "confident learning")
 MODEL = "tf_efficientnet_lite0"
 SIZE, BATCH, LR, VIEWS = 64, 64, 1e-3, 8
-
-
-def data_folder() -> Path:
-    return Path(os.environ.get("BUTTRESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def cifar100() -> str:
@@ -185,15 +181,20 @@ def _of_right_labels(judged: Source, store: Reinforcement) -> dict[str, Any]:
 
 def table() -> str:
     """The last measurement of every teacher, as Markdown."""
-    lines = [json.loads(line) for line in (RESULTS / "health.jsonl").read_text().splitlines()]
-    rows = [HEAD, "|---|---|---|---|---|---|---|"]
-    for line in {(line["data"], line["taught"], line["images"]): line for line in lines}.values():
-        rows.append(
-            f"| {line['data'].partition('/')[2].partition('/train')[0]}, {line['images']:,} | {line['taught']} "
-            f"| {_percent(line['teacher_top1'])} | {_both(line['labels'])} | {_percent(line['share']['estimated'])} "
-            f"| {_both(line['alike'])} | {_both(line['confident_learning'])} |"
-        )
-    return "\n".join(rows) + "\n"
+    last = {(line["data"], line["taught"], line["images"]): line for line in lines("health")}
+    rows = [
+        [
+            f"{line['data'].partition('/')[2].partition('/train')[0]}, {line['images']:,}",
+            line["taught"],
+            _percent(line["teacher_top1"]),
+            _both(line["labels"]),
+            _percent(line["share"]["estimated"]),
+            _both(line["alike"]),
+            _both(line["confident_learning"]),
+        ]
+        for line in last.values()
+    ]
+    return markdown(HEAD, rows)
 
 
 def _percent(share: float) -> str:
@@ -202,12 +203,6 @@ def _percent(share: float) -> str:
 
 def _both(figures: dict[str, Any]) -> str:
     return f"{_percent(figures['precision'])}, {_percent(figures['recall'])}"
-
-
-def write_table() -> None:
-    page = PAGE.read_text()
-    start, end = page.index(MARK) + len(MARK), page.index(END)
-    PAGE.write_text(f"{page[:start]}\n{table()}{page[end:]}")
 
 
 def main() -> None:
@@ -226,7 +221,7 @@ def main() -> None:
     actions.add_parser("table")
     arguments = parser.parse_args()
     if arguments.action == "table":
-        write_table()
+        put_table(PAGE, MARK, table())
         return
     if arguments.action == "teacher":
         make_teacher(arguments.labels, arguments.rows, arguments.epochs, arguments.work)

@@ -14,22 +14,18 @@ epoch, on the 500 validation images. What is there is not done again.
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import os
 import shutil
-import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results" / "imagenette.jsonl"
+from benchmarks.trials import data_folder, lines, markdown, put_table, run_trials, spread
+
+NAME, MODULE = "imagenette", "benchmarks.imagenette"
 README = Path(__file__).parents[1] / "README.md"
 MARK = "<!-- imagenette table: made by `python -m benchmarks.imagenette readme` -->"
 CASE_NAMES = {"all": "all right", "wrong": "20 % wrong", "few": "10 % labelled"}
@@ -57,10 +53,6 @@ class Trial:
     @property
     def name(self) -> str:
         return f"{self.phase}-{self.case}-{self.arm}-{self.lr:g}-{self.seed}"
-
-
-def data_folder() -> Path:
-    return Path(os.environ.get("BUTTRESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def wrong_labels(labels: np.ndarray, share: float, classes: int) -> np.ndarray:
@@ -174,16 +166,8 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     run = train_on_source(data, model=STUDENT, out=folder, settings=settings, size=SIZE)
     seconds = time.process_time() - started
     validation = held or open_source(f"folder:{data_folder()}/photos/imagenette224/val")
-    return {**score(run.load_model(), validation).figures, "steps": steps, "cpu_seconds": round(seconds, 1)}
-
-
-def done() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-
-
-def finished(trials: Iterable[Trial]) -> list[Trial]:
-    names = {Trial(**line["trial"]).name for line in done()}
-    return [trial for trial in trials if trial.name in names]
+    figures = score(run.load_model(), validation).figures
+    return {"trial": asdict(trial), "student": STUDENT, **figures, "steps": steps, "cpu_seconds": round(seconds, 1)}
 
 
 def tuning() -> list[Trial]:
@@ -200,7 +184,7 @@ def chosen_lr(case: str, arm: str) -> float:
     case = "all" if arm == "reinforced" else case
     scores = {
         line["trial"]["lr"]: line["top1"]["value"]
-        for line in done()
+        for line in lines(NAME)
         if (line["trial"]["phase"], line["trial"]["case"], line["trial"]["arm"]) == ("tune", case, arm)
     }
     if missing := [lr for lr in LEARNING_RATES if lr not in scores]:
@@ -219,70 +203,18 @@ def final() -> list[Trial]:
     ]
 
 
-def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {
-        name: version(name) for name in ("buttress", "torch", "timm", "numpy", "opencv-python-headless", "accelerate")
-    }
-
-
-def run_and_record(job: tuple[Trial, Path, str]) -> str:
-    trial, work, commit = job
-    result = train_one(trial, work)
-    line = {
-        "command": f"python -m benchmarks.imagenette {'tune' if trial.phase == 'tune' else 'run'}",
-        "commit": commit,
-        "trial": asdict(trial),
-        "student": STUDENT,
-        "versions": versions(),
-        **result,
-    }
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(line, sort_keys=True) + "\n")
-    top1, nll = result["top1"]["value"], result["nll"]["value"]
-    return f"{trial.name}: top-1 {top1:.3f} nll {nll:.3f} ({result['cpu_seconds']} s)"
-
-
-def run_all(trials: list[Trial], work: Path, processes: int) -> None:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    left = [trial for trial in trials if trial not in finished(trials)]
-    print(f"{len(left)} of {len(trials)} trials to do")
-    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
-        for text in pool.imap_unordered(run_and_record, [(trial, work, commit) for trial in left]):
-            print(text, flush=True)
-
-
 def table() -> str:
-    """Mean +- standard deviation over seeds of the final runs, percent (NLL in nats)."""
-    lines = [x for x in done() if x["trial"]["phase"] == "final"]
-    rows = ["| labels | trained on | rate | seeds | top-1 % | NLL | ECE % |", "|---|---|---|---|---|---|---|"]
+    """Mean ± standard deviation over seeds of the final runs, percent (NLL in nats)."""
+    final_lines, rows = [x for x in lines(NAME) if x["trial"]["phase"] == "final"], []
     for case in CASES:
         for arm in ("hard", "smooth", "reinforced"):
-            group = [
-                x
-                for x in lines
-                if (x["trial"]["case"], x["trial"]["arm"], x["trial"]["lr"]) == (case, arm, chosen_lr(case, arm))
-            ]
+            rate = chosen_lr(case, arm)
+            group = [x for x in final_lines if [x["trial"][key] for key in ("case", "arm", "lr")] == [case, arm, rate]]
             if group:
-                figures = f"{spread(group, 'top1', 100)} | {spread(group, 'nll', 1, 2)} | {spread(group, 'ece', 100)}"
-                rate = f"{group[0]['trial']['lr']:g}"
-                rows.append(f"| {CASE_NAMES[case]} | {ARM_NAMES[arm]} | {rate} | {len(group)} | {figures} |")
-    return "\n".join(rows)
-
-
-def write_readme() -> None:
-    """Put the table between its marks in README.md."""
-    before, _, rest = README.read_text().partition(MARK)
-    _, _, after = rest.partition("<!-- end -->")
-    README.write_text(f"{before}{MARK}\n{table()}\n<!-- end -->{after}")
-
-
-def spread(group: list[dict[str, Any]], figure: str, scale: float, digits: int = 1) -> str:
-    values = [scale * line[figure]["value"] for line in group]
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+                top1, nll, ece = ([x[key]["value"] for x in group] for key in ("top1", "nll", "ece"))
+                figures = [spread(top1, 100), spread(nll, digits=2), spread(ece, 100)]
+                rows.append([CASE_NAMES[case], ARM_NAMES[arm], f"{rate:g}", str(len(group)), *figures])
+    return markdown(["labels", "trained on", "rate", "seeds", "top-1 %", "NLL", "ECE %"], rows)
 
 
 def main() -> None:
@@ -297,9 +229,11 @@ def main() -> None:
     elif arguments.action == "table":
         print(table())
     elif arguments.action == "readme":
-        write_readme()
+        put_table(README, MARK, table())
     else:
-        run_all(tuning() if arguments.action == "tune" else final(), arguments.work, arguments.processes)
+        done = {Trial(**line["trial"]).name for line in lines(NAME)}
+        trials = [each for each in (tuning() if arguments.action == "tune" else final()) if each.name not in done]
+        run_trials(NAME, trials, train_one, arguments.work, arguments.processes, MODULE)
 
 
 if __name__ == "__main__":

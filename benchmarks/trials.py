@@ -68,8 +68,8 @@ def run_trials(
     with context.Pool(processes, maxtasksperchild=1) as pool:
         for result in pool.imap_unordered(_Job(train, work), left):
             record(name, result, module)
-            score = result.get("top1", result["held_back"]["top1"])
-            print(f"{result['name']}: top-1 {score:.3f}, {result['cpu_seconds']} s", flush=True)
+            score = result["top1"] if "top1" in result else result["held_back"]["top1"]
+            print(f"{result['name']}: top-1 {score}, {result['cpu_seconds']} s", flush=True)
 
 
 class _Job:
