@@ -1,6 +1,7 @@
 """A teacher that does not know the classes: CIFAR-100's 20 superclasses, 2,000 images, an ImageNet teacher.
 
     python -m benchmarks.auxiliary prepare    # split the images; fine-tune teachers; label by them and by the plain one
+    python -m benchmarks.auxiliary probe      # what a linear model reads off the plain teacher's classes
     python -m benchmarks.auxiliary run        # the comparison; every run is a line of docs/results/auxiliary.jsonl
     python -m benchmarks.auxiliary table      # the table, made from that file alone (`page`: into docs/training.md)
 
@@ -44,7 +45,7 @@ TEACHER, TEACHER_SIZE, TEACHER_EPOCHS, TEACHER_LR = "tf_efficientnet_lite0", 96,
 LABELLING_SIZE = 128  # of the teacher as it is
 STUDENT, SIZE, BATCH, EPOCHS, VIEWS = "timm:test_resnet", 48, 64, 100, 20
 POLICY, TEACHER_POLICY = "small-crop", "small"
-LR = 4e-3
+LR, PROBE_C = 4e-3, 1e-2
 SEEDS = (0, 1, 2)
 TRAIN, HELD, SPLIT_SEED = 100, 50, 20261121  # images a superclass
 CASES = {"all": ("all", TRAIN), "few": ("500", TRAIN // 4)}  # of the 2,000; images a superclass with their label
@@ -132,6 +133,28 @@ def fine_tuned(work: Path, plain: str, case: str) -> Path:
     return out
 
 
+def probe(work: Path) -> None:
+    """One line: accuracy of a linear model on what the plain teacher says of plain views, on the held-back images."""
+    from sklearn.linear_model import LogisticRegression
+
+    from buttress.metrics.evaluate import predictions
+    from buttress.metrics.score import evaluation_loader
+    from buttress.models.load import at_size, load_model
+
+    uri_of_teacher = f"timm:{TEACHER}@{data_folder() / 'weights' / TEACHER}.fp16.safetensors"
+    loaded = at_size(load_model(uri_of_teacher), TEACHER_SIZE)
+    told = []
+    for part in ("fit", "held"):
+        loader = evaluation_loader(loaded.preprocessing, open_source(uri(work, part)))
+        said = predictions(loaded.module, loader, preprocessing=loaded.preprocessing, classes=loaded.num_classes)
+        told.append((said.logits_NC.log_softmax(1).numpy(), said.labels_N.numpy()))
+    (fit, labels), (held, truth) = told
+    mean, deviation = fit.mean(0), fit.std(0)
+    linear = LogisticRegression(C=PROBE_C, max_iter=500).fit((fit - mean) / deviation, labels)
+    top1 = float(linear.score((held - mean) / deviation, truth))
+    record(NAME, {"kind": "probe", "model": TEACHER, "size": TEACHER_SIZE, "c": PROBE_C, "held_back": top1}, MODULE)
+
+
 def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     """Train and score one trial in this process, on one thread."""
     import torch
@@ -189,7 +212,7 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["prepare", "run", "table", "page"])
+    parser.add_argument("what", choices=["prepare", "probe", "run", "table", "page"])
     parser.add_argument("--work", type=Path, default=Path("build/auxiliary"))
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--cases", default=",".join(CASES))
@@ -197,6 +220,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.what == "prepare":
         prepare(asked.work)
+    elif asked.what == "probe":
+        probe(asked.work)
     elif asked.what == "run":
         arms, cases = asked.arms.split(","), asked.cases.split(",")
         trials = [Trial(arm, seed, case) for seed in SEEDS for case in cases for arm in arms]
