@@ -146,7 +146,7 @@ def test_what_cannot_be_folded_is_one_line_and_leaves_no_folder(student, photos,
 
 def test_a_run_without_class_names_is_folded_by_numbers(photos, tmp_path, capsys):
     model = load_model("timm:test_resnet", num_classes=4, seed=1)
-    nameless = Run.create(tmp_path / "whole", model=model, classes=None, settings={}, versions={}, data={})
+    nameless = Run.of(tmp_path / "whole", model=model, classes=None, settings={}, versions={}, data={}).create()
     nameless.save_weights(model.module.state_dict())
     assert fold(nameless.path, photos) == 2
     assert "does not name its classes" in said(capsys)
@@ -163,9 +163,9 @@ def test_a_run_without_class_names_is_folded_by_numbers(photos, tmp_path, capsys
 
 def test_a_compressed_run_is_not_folded(tmp_path):
     model = load_model("timm:test_resnet", num_classes=4, seed=1)
-    made = Run.create(
+    made = Run.of(
         tmp_path / "a", model=model, classes=tuple("abcd"), settings={}, versions={}, data={}, methods=[{"name": "dkm"}]
-    )
+    ).create()
     made.save_weights(model.module.state_dict())
     with pytest.raises(ModelError, match="fold first, then compress"):
         fold_run(made, [0, 1], ["a", "b"], tmp_path / "b", versions={})
@@ -174,7 +174,7 @@ def test_a_compressed_run_is_not_folded(tmp_path):
 def test_a_whole_imagenet_head_folds_to_ten_classes(real_data, tmp_path):
     """A run with ImageNet's 1,000 outputs scores photos of ten classes as its folded self does, logit by logit."""
     loaded = load_model(f"timm:mobilenetv2_100@{real_data}/weights/mobilenetv2_100.fp16.safetensors")
-    whole = Run.create(tmp_path / "whole", model=loaded, classes=loaded.classes, settings={}, versions={}, data={})
+    whole = Run.of(tmp_path / "whole", model=loaded, classes=loaded.classes, settings={}, versions={}, data={}).create()
     whole.save_weights(loaded.module.state_dict())
     photos = real_data / "photos" / "imagenette224" / "val"
     assert fold(whole.path, photos) == 0

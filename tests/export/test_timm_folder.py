@@ -22,7 +22,7 @@ CLASSES = ("ant", "bee", "cat")
 
 def a_run(path, name, size):
     model = at_size(load_model(f"timm:{name}", num_classes=3, seed=1), size)
-    run = Run.create(
+    run = Run.of(
         path,
         model=model,
         classes=CLASSES,
@@ -32,15 +32,18 @@ def a_run(path, name, size):
             "uri": "folder:/home/me/photos",
             "count": 1200,
             "fingerprint": "ab",
-            "teachers": {"0": {"model": {"name": "convnext_tiny"}, "licence": "cc-by-nc-4.0"}},
+            "teachers": {
+                "0": {"model": {"name": "convnext_tiny"}, "weights_sha256": "ef", "licence": "cc-by-nc-4.0"},
+                "1": {"uri": "python:rules:look", "model": None, "weights_sha256": None, "licence": None},
+            },
         },
         reinforcement="cd",
-    )
+    ).create()
     run.save_weights(model.module.state_dict())
-    figures = {"top1": {"value": 0.625, "count": 400, "low": 0.5, "high": 0.7}}
-    figures["top5"] = {"value": None, "count": 400, "low": None, "high": None}  # of three classes
-    run.append_metrics({"epoch": 1, "val": {"top1": {**figures["top1"], "value": 0.5}}})
-    run.append_metrics({"epoch": 2, "val": figures})
+    top1 = {"value": 0.625, "count": 400, "low": 0.5, "high": 0.7}
+    top5 = {"value": None, "count": 400, "low": None, "high": None}  # of three classes
+    run.append_metrics({"epoch": 1, "val": {"top1": {**top1, "value": 0.5}}})
+    run.append_metrics({"epoch": 2, "val": {"top1": top1, "top5": top5}})
     run.append_metrics({"epoch": 3, "val": None})
     (path / "recipe.yaml").write_text("data: folder:/home/me/photos\nmodel: timm:test_vit\nepochs: 3\n")
     return run, model
@@ -93,9 +96,10 @@ def test_the_card_says_what_was_done_and_nothing_of_the_machine(tmp_path, capsys
     for part in (
         "# student",
         "`test_resnet`, 0.37 M parameters, 3 classes",
-        "Training images: folder:photos, 1,200",
+        "Training images: 1,200 of folder:photos, fingerprint `ab`",
         "Weights it began with: timm:test_vit@vit.safetensors, licence unknown",
         "Teacher: convnext_tiny, licence cc-by-nc-4.0",
+        "Teacher: python:rules:look, licence unknown",
         "| top1 | 0.6250 | 400 |",
         "data: folder:photos\nmodel: timm:test_vit\nepochs: 3",
     ):
@@ -110,9 +114,9 @@ def test_what_cannot_be_exported_is_refused(tmp_path, capsys):
     (tmp_path / "full" / "mine").write_text("")
     with pytest.raises(SettingsError, match="full"):
         export_to_timm(run, tmp_path / "full")
-    compressed = Run.create(
+    compressed = Run.of(
         tmp_path / "small", model=model, classes=None, settings={}, versions={}, data={}, methods=[{"name": "dkm"}]
-    )
+    ).create()
     with pytest.raises(ModelError, match="compressed"):
         export_to_timm(compressed, tmp_path / "out")
     assert main(["export", "timm:test_vit", "--out", str(tmp_path / "out")]) == 2
@@ -139,7 +143,7 @@ def test_folders_of_the_machine_are_left_out(text, expected):
 
 def test_a_licence_goes_from_weights_to_run_to_model(tmp_path):
     model = replace(load_model("timm:test_resnet", num_classes=3, seed=1), licence="cc-by-nc-4.0")
-    run = Run.create(tmp_path / "run", model=model, classes=CLASSES, settings={}, versions={}, data={})
+    run = Run.of(tmp_path / "run", model=model, classes=CLASSES, settings={}, versions={}, data={}).create()
     run.save_weights(model.module.state_dict())
     assert open_run(run.path).load_model().licence == "cc-by-nc-4.0"
     assert load_model(f"timm:test_resnet@{run.path / 'model.safetensors'}").licence == "cc-by-nc-4.0"

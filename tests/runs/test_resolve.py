@@ -10,7 +10,7 @@ from buttress.runs.resolve import resolve_model
 @pytest.fixture
 def folder(tmp_path):
     model = load_model("timm:test_resnet", num_classes=3, seed=1)
-    run = Run.create(tmp_path / "run", model=model, classes="abc", settings={}, versions={}, data={})
+    run = Run.of(tmp_path / "run", model=model, classes="abc", settings={}, versions={}, data={}).create()
     run.save_weights(model.module.state_dict())
     return run.path
 

@@ -17,7 +17,7 @@ def model():
 
 @pytest.fixture
 def run(tmp_path, model):
-    return Run.create(
+    return Run.of(
         tmp_path / "run",
         model=model,
         classes=CLASSES,
@@ -25,7 +25,7 @@ def run(tmp_path, model):
         versions={"torch": "2"},
         data={"uri": "folder:photos", "fingerprint": "ab"},
         reinforcement="cd",
-    )
+    ).create()
 
 
 def change(run, **changes):
@@ -76,18 +76,18 @@ def test_what_is_no_run_folder_says_so(tmp_path):
 
 def test_a_run_is_never_overwritten(run, model):
     with pytest.raises(TrainingError, match="holds a run already"):
-        Run.create(run.path, model=model, classes=CLASSES, settings={}, versions={}, data={})
+        Run.of(run.path, model=model, classes=CLASSES, settings={}, versions={}, data={}).create()
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, model):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot make the run folder"):
-        Run.create(tmp_path / "file" / "run", model=model, classes=CLASSES, settings={}, versions={}, data={})
+        Run.of(tmp_path / "file" / "run", model=model, classes=CLASSES, settings={}, versions={}, data={}).create()
 
 
 def test_classes_must_be_as_many_as_outputs(tmp_path, model):
     with pytest.raises(ModelError, match="2 classes for a model of 3 outputs"):
-        Run.create(tmp_path / "run", model=model, classes=CLASSES[:2], settings={}, versions={}, data={})
+        Run.of(tmp_path / "run", model=model, classes=CLASSES[:2], settings={}, versions={}, data={}).create()
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,9 @@ def member(tmp_path, monkeypatch):
 def run(tmp_path_factory):
     """The folder of a small run of the two classes."""
     model = load_model("timm:test_resnet", num_classes=2, seed=1)
-    made = Run.create(
+    made = Run.of(
         tmp_path_factory.mktemp("runs") / "a", model=model, classes=CLASSES, settings={}, versions={}, data={}
-    )
+    ).create()
     made.save_weights(model.module.state_dict())
     return made.path
 

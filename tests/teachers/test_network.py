@@ -30,7 +30,7 @@ def run(tmp_path_factory):
         head.bias.sub_(logits_BC.mean(dim=0)).mul_(scale)
         head.weight.mul_(scale[:, None])
     folder = tmp_path_factory.mktemp("runs") / "teacher"
-    made = Run.create(folder, model=model, classes=CLASSES, settings={}, versions={}, data={})
+    made = Run.of(folder, model=model, classes=CLASSES, settings={}, versions={}, data={}).create()
     made.save_weights(model.module.state_dict())
     return f"run:{folder}"
 
@@ -96,7 +96,7 @@ def test_a_class_it_does_not_know_is_an_error_and_its_own_may_be_kept(run):
 
 def test_a_map_beyond_the_outputs_of_a_nameless_network_is_an_error(tmp_path):
     model = load_model("timm:test_resnet", num_classes=2)
-    nameless = Run.create(tmp_path / "run", model=model, classes=None, settings={}, versions={}, data={})
+    nameless = Run.of(tmp_path / "run", model=model, classes=None, settings={}, versions={}, data={}).create()
     nameless.save_weights(model.module.state_dict())
     (tmp_path / "map.yaml").write_text("a: 0\nb: 2\n")
     with pytest.raises(ModelError, match="beyond the teacher's 2 outputs"):
@@ -109,7 +109,7 @@ def test_numbers_that_overflow_are_an_error(tmp_path):
     model = load_model("timm:test_resnet", num_classes=2)
     with torch.no_grad():
         model.module.get_parameter("fc.bias").fill_(float("nan"))
-    broken = Run.create(tmp_path / "run", model=model, classes="ab", settings={}, versions={}, data={})
+    broken = Run.of(tmp_path / "run", model=model, classes="ab", settings={}, versions={}, data={}).create()
     broken.save_weights(model.module.state_dict())
     with pytest.raises(ModelError, match="NaN"):
         open_teacher(f"run:{broken.path}", size=64).probabilities(VIEWS)

@@ -65,8 +65,8 @@ def model_card(run: Run, loaded: LoadedModel) -> str:
         f"- Architecture: timm's `{run.model_name}`, {parameters / 1e6:.2f} M parameters, {loaded.num_classes} classes",
         f"- Input: {said.size} x {said.size} px, {said.interpolation}, crop {said.crop_pct:g}, "
         f"mean {_numbers(said.mean)}, std {_numbers(said.std)}",
-        f"- Training images: {without_folders(str(run.data.get('uri', UNKNOWN)))}, {run.data.get('count', '?'):,}, "
-        f"fingerprint `{run.data.get('fingerprint', UNKNOWN)}`",
+        f"- Training images: {run.data['count']:,} of {without_folders(run.data['uri'])}, fingerprint "
+        f"`{run.data['fingerprint']}`",
         f"- Weights it began with: {_beginning(run)}",
         f"- Reinforcement: {'none' if run.reinforcement is None else f'digest `{run.reinforcement}`'}",
         *(f"- Teacher: {_teacher(each)}" for each in (run.data.get("teachers") or {}).values()),
@@ -104,24 +104,23 @@ def without_folders(value: Any) -> Any:
 
 
 def _metadata(run: Run) -> ModelCardData:
-    results = [
-        EvalResult(
+    figures, results = _last_figures(run), None
+    if figures is not None:
+        top1 = EvalResult(
             task_type="image-classification",
             dataset_type="image-classification",
             dataset_name="held-out images",
             metric_type="accuracy",
             metric_value=round(figures["top1"]["value"], 6),
         )
-        for figures in [_last_figures(run)]
-        if figures is not None
-    ]
+        results = [top1]
     return ModelCardData(
         license=UNKNOWN,
         library_name="timm",
         pipeline_tag="image-classification",
         tags=["image-classification", "timm", "buttress"],
         model_name=run.path.resolve().name,
-        eval_results=results or None,
+        eval_results=results,
     )
 
 
@@ -144,13 +143,12 @@ def _figures(run: Run) -> str:
 
 
 def _beginning(run: Run) -> str:
-    model = without_folders(str(run.settings.get("model", UNKNOWN)))
-    return f"{model}, licence {run.licence or UNKNOWN}"
+    return f"{without_folders(run.settings['model'])}, licence {run.licence or UNKNOWN}"
 
 
 def _teacher(said: Mapping[str, Any]) -> str:
-    name = said.get("model", {}).get("name") or without_folders(str(said.get("uri", UNKNOWN)))
-    return f"{name}, licence {said.get('licence') or UNKNOWN}"
+    name = said["model"]["name"] if said["model"] else without_folders(said["uri"])  # a function has no model
+    return f"{name}, licence {said['licence'] or UNKNOWN}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

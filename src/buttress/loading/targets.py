@@ -93,6 +93,12 @@ class Batch:
             teacher_views=None if views is None else {side: views_BHWC[part] for side, views_BHWC in views.items()},
         )
 
+    def parts(self, most: int | None) -> list[Batch]:
+        """The batch in parts of at most `most` images, as even as they can be; None = whole."""
+        count = len(self.ids)
+        parts = 1 if most is None else -(-count // most)
+        return [self[number * count // parts : (number + 1) * count // parts] for number in range(parts)]
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch on `device`; the images stay uint8."""
         return replace(

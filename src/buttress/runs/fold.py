@@ -42,7 +42,7 @@ def fold_run(
         "outputs": loaded.num_classes,
         "columns": list(columns),
     }
-    result = Run.create(
+    result = Run.of(
         out,
         model=folded,
         classes=classes,
@@ -50,6 +50,6 @@ def fold_run(
         versions=versions,
         data=run.data,
         reinforcement=run.reinforcement,
-    )
+    ).create()
     result.save_weights(folded.module.state_dict())
     return result

@@ -87,17 +87,15 @@ class Run:
             licence=model.licence,
         )
 
-    @classmethod
-    def create(cls, path: Path, **described: Any) -> Run:
-        """Make the folder and its run.json, of what `of` takes.
+    def create(self) -> Run:
+        """Make the folder and its run.json.
 
-        Raises: as `of`; TrainingError, where the folder is a run already or cannot be made.
+        Raises: TrainingError, where the folder is a run already or cannot be made.
         """
-        if (path / CARD).exists():
-            raise TrainingError(f"{path}: holds a run already; name another --out")
-        run = cls.of(path, **described)
-        run.write_card()
-        return run
+        if (self.path / CARD).exists():
+            raise TrainingError(f"{self.path}: holds a run already; name another --out")
+        self.write_card()
+        return self
 
     def write_card(self) -> None:
         """Make the folder and write its run.json, also over an older one.

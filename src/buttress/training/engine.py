@@ -21,13 +21,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import (
-    GradientAccumulationPlugin,
-    broadcast,
-    is_mlflow_available,
-    is_tensorboard_available,
-    is_wandb_available,
-)
+from accelerate.utils import GradientAccumulationPlugin, broadcast
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -56,10 +50,8 @@ from buttress.training.optim import carry_over, create_optimizer, learning_rate,
 from buttress.training.rng import StepRng
 from buttress.training.settings import TrainingSettings
 from buttress.training.stops import Termination, TrainingStoppedError, memory_advice, termination
+from buttress.training.trackers import PROJECT, flat, require_trackers, scalars
 from buttress.weights.method import Method
-
-PROJECT = "buttress"  # name of the trackers' project, and of the folder that tensorboard fills
-TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available, "mlflow": is_mlflow_available}
 
 
 class Loader(Protocol):
@@ -167,15 +159,6 @@ def require_batches(loader: Loader, settings: TrainingSettings) -> None:
         raise TrainingError(f"no full batch of {settings.batch} images to train on; lower --batch or add images")
 
 
-def require_trackers(settings: TrainingSettings) -> None:
-    """Raises: SettingsError, where a tracker is not installed."""
-    for tracker in settings.engine.trackers:
-        if not TRACKERS[tracker]():
-            raise SettingsError(
-                f"engine.trackers = {tracker}: it is not installed here; pip install {tracker}, or leave it out"
-            )
-
-
 def _due(epoch: int, every: int, epochs: int) -> bool:
     return (epoch + 1) % every == 0 or epoch + 1 == epochs
 
@@ -218,7 +201,7 @@ class _Engine:
     def trackers(self) -> Iterator[None]:
         """The trackers that were asked for, told the settings, and ended whatever comes."""
         if self.settings.engine.trackers:
-            self.accelerator.init_trackers(PROJECT, config=_flat(asdict(self.settings)))
+            self.accelerator.init_trackers(PROJECT, config=flat(asdict(self.settings)))
         try:
             yield
         finally:
@@ -280,7 +263,7 @@ class _Engine:
         """
         total = torch.zeros((), device=self.accelerator.device)
         whole = self._images_of_all(len(batch.ids))
-        micro_batches = list(_micro_batches(batch, self.settings.engine.micro_batch))
+        micro_batches = batch.parts(self.settings.engine.micro_batch)
         passes = list(itertools.product(*(method.passes(step) for method in self.methods)))
         for number, part in enumerate(micro_batches, 1):
             part = part.to(self.accelerator.device, non_blocking=True)
@@ -384,9 +367,7 @@ class _Engine:
         if self.share.rank == 0:
             self.run.append_metrics(asdict(result))
         if self.settings.engine.trackers:
-            val = {} if result.val is None else result.val
-            scored = {f"val/{name}": one["value"] for name, one in val.items() if one["value"] is not None}
-            self.accelerator.log({"train/loss": result.loss, "train/lr": result.lr, **scored}, step=result.step)
+            self.accelerator.log(scalars(result), step=result.step)
 
     def restore(self, resume: bool, other_settings: bool) -> Place:
         """Where to go on; the state of the newest whole checkpoint is loaded."""
@@ -458,27 +439,8 @@ class _Engine:
             self.accelerator.wait_for_everyone()
 
 
-def _micro_batches(batch: Batch, most: int | None) -> Iterator[Batch]:
-    """The batch in parts of at most `most` images, as even as they can be."""
-    count = len(batch.ids)
-    parts = 1 if most is None else math.ceil(count / most)
-    for number in range(parts):
-        yield batch if parts == 1 else batch[number * count // parts : (number + 1) * count // parts]
-
-
 def _shown(top1: float | None) -> str:
     return "" if top1 is None else f"  top-1 {100 * top1:.1f} %"
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> plain value, as trackers take them."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat
 
 
 def _accelerator(settings: TrainingSettings, folder: Path) -> Accelerator:

@@ -23,11 +23,12 @@ from buttress.terminal import first_process, note
 from buttress.training.checkpoints import require_same_settings, require_storable
 from buttress.training.compute import resolve_precision
 from buttress.training.data import TrainingData
-from buttress.training.engine import PROJECT, fit, require_batches, require_trackers, share
+from buttress.training.engine import fit, require_batches, share
 from buttress.training.optim import create_optimizer, plain_groups
 from buttress.training.rng import seed_everything
 from buttress.training.scoring import scored_batches
 from buttress.training.settings import TrainingSettings
+from buttress.training.trackers import PROJECT, require_trackers
 from buttress.versions import library_versions
 
 
