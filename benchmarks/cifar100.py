@@ -2,6 +2,7 @@
 
     python -m benchmarks.cifar100 teacher     # split the images; fine-tune the teacher by `buttress train`
     python -m benchmarks.cifar100 reinforce   # label the training images under both policies
+    python -m benchmarks.cifar100 labels      # how sure the teacher is of them
     python -m benchmarks.cifar100 tune        # choose the learning rates on held-back training images
     python -m benchmarks.cifar100 run         # the comparison; every run is a line of docs/results/cifar100-main.jsonl
     python -m benchmarks.cifar100 table       # the tables, made from that file alone (`page`: into docs/cifar100.md)
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import resource
 import subprocess
 import sys
@@ -25,6 +25,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks import record
 from benchmarks.trials import (
@@ -39,7 +41,6 @@ from benchmarks.trials import (
     put_table,
     run_trials,
     split_classes,
-    spread,
 )
 
 NAME, MODULE = "cifar100-main", "benchmarks.cifar100"
@@ -172,6 +173,27 @@ def reinforce(work: Path, images: int, policies: Iterable[str]) -> None:
         record(NAME, document, MODULE)
 
 
+def labels(work: Path, images: int) -> None:
+    """One line: what the teacher says of views of the images that it was tuned on."""
+    import torch
+
+    from buttress.loading.targets import SparseTargets
+    from buttress.store.reader import open_reinforcement
+    from buttress.training.losses import entropy
+
+    store = open_reinforcement(work / "reinforced-store")
+    rows, told = np.arange(store.rows), []
+    for view in range(store.views):
+        values_NK, ids_NK, rest_N = store.targets(rows, view)
+        tensors = {"values": values_NK, "ids": ids_NK.astype(np.int64), "rest": rest_N}
+        targets = SparseTargets(**{key: torch.from_numpy(value) for key, value in tensors.items()}, classes=CLASSES)
+        agrees_N = ids_NK[:, 0] == store.hard_labels
+        told.append([agrees_N.mean(), store.truth(rows, view).mean(), float(entropy(targets).mean())])
+    agreement, own, nats = (round(float(figure), 4) for figure in np.mean(told, axis=0))
+    found = {"agreement": agreement, "own_class": own, "entropy_nats": nats}
+    record(NAME, {"kind": "labels", "images": images, **found}, MODULE)
+
+
 def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     """Train and score one trial in this process, on one thread."""
     import torch
@@ -273,13 +295,8 @@ def comparison(images: int) -> str:
     """Every arm against hard labels."""
     hard = trials_of("final", "hard", images)
     found = {arm: trials_of("final", arm, images) for arm in ARMS}
-    rows = [[ARMS[arm], *compared(runs, hard), cost(runs.values())] for arm, runs in found.items() if runs]
-    return markdown(["trained on", *COMPARED, "CPU s"], rows)
-
-
-def cost(runs: Iterable[Line]) -> str:
-    """CPU seconds of the trainings that were done in one go."""
-    return spread([x["cpu_seconds"] for x in runs if not x.get("resumed")] or [math.nan], digits=0)
+    rows = [[ARMS[arm], *compared(runs, hard)] for arm, runs in found.items() if runs]
+    return markdown(["trained on", *COMPARED], rows)
 
 
 def teacher_table(images: int) -> str:
@@ -311,7 +328,7 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["teacher", "reinforce", "tune", "run", "table", "page"])
+    parser.add_argument("what", choices=["teacher", "reinforce", "labels", "tune", "run", "table", "page"])
     parser.add_argument("--images", type=int, default=IMAGES, choices=list(EPOCHS))
     parser.add_argument("--work", type=Path, help="default: build/cifar100-IMAGES")
     parser.add_argument("--arms", default=",".join(ARMS))
@@ -325,6 +342,8 @@ def main() -> None:
         teacher(work, images)
     elif asked.what == "reinforce":
         reinforce(work, images, [arm for arm in POLICIES if arm in arms])
+    elif asked.what == "labels":
+        labels(work, images)
     elif asked.what in ("tune", "run"):
         trials = tuning(images) if asked.what == "tune" else finals(arms, images)
         run_trials(NAME, trials, train_one, work, asked.processes, MODULE)
