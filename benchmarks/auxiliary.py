@@ -2,6 +2,7 @@
 
     python -m benchmarks.auxiliary prepare    # split the images; fine-tune teachers; label by them and by the plain one
     python -m benchmarks.auxiliary probe      # what a linear model reads off the plain teacher's classes
+    python -m benchmarks.auxiliary tune       # choose the weight of the second head's loss on the held-back images
     python -m benchmarks.auxiliary run        # the comparison; every run is a line of docs/results/auxiliary.jsonl
     python -m benchmarks.auxiliary table      # the table, made from that file alone (`page`: into docs/training.md)
 
@@ -9,14 +10,16 @@ Superclasses such as "large man-made outdoor things" are no classes of ImageNet.
 label, or 500 of them. Arms: `hard` labels; `tuned`: a teacher (EfficientNet-Lite0 at 96 px) gets a new head and is
 fine-tuned on the labelled images, then all are reinforced; `auxiliary`: the teacher as it is, its own 1,000 classes for
 all images by a second head of the student that is dropped. Every arm takes the same number of updates at one rate, that
-which CIFAR-100's hard labels have in as many (benchmarks/cifar100.py). 1,000 other images are held back for
-temperatures; the 10,000 test images are scored once, at the last epoch. What is in the file is not done again.
+which CIFAR-100's hard labels have in as many (benchmarks/cifar100.py). 1,000 other images are held back for that weight
+and for temperatures; the 10,000 test images are scored once, at the last epoch. What is in the file is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +49,9 @@ LABELLING_SIZE = 128  # of the teacher as it is
 STUDENT, SIZE, BATCH, EPOCHS, VIEWS = "timm:test_resnet", 48, 64, 100, 20
 POLICY, TEACHER_POLICY = "small-crop", "small"
 LR, PROBE_C = 4e-3, 1e-2
+WEIGHTS = (1.0, 4.0)  # of the second head's loss
 SEEDS = (0, 1, 2)
+FREE = ("seed", "phase")
 TRAIN, HELD, SPLIT_SEED = 100, 50, 20261121  # images a superclass
 CASES = {"all": ("all", TRAIN), "few": ("500", TRAIN // 4)}  # of the 2,000; images a superclass with their label
 ARMS = {
@@ -58,7 +63,10 @@ ARMS = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One training, scored on the test images. `epochs`: of 2,000 images; fewer take more for as many updates."""
+    """One training. `epochs`: of 2,000 images; fewer take more for as many updates.
+
+    `phase`: tune is scored on the held-back images, final on the test images too. `weight`: of the second head's loss.
+    """
 
     arm: str
     seed: int
@@ -68,11 +76,13 @@ class Trial:
     policy: str = POLICY
     epochs: int = EPOCHS
     phase: str = "final"
+    weight: float = 1.0
 
     @property
     def name(self) -> str:
-        how = f"{self.policy}-{self.size}px-{self.epochs}"
-        return f"{self.phase}-{self.case}-{self.arm}-{how}-{self.lr:g}-{self.seed}"
+        how = f"{self.policy}-{self.size}px-{self.epochs}-{self.lr:g}"
+        weight = "" if self.weight == 1 else f"-w{self.weight:g}"  # the first lines do not say it
+        return f"{self.phase}-{self.case}-{self.arm}-{how}{weight}-{self.seed}"
 
 
 def uri(work: Path, part: str) -> str:
@@ -162,7 +172,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     from buttress.runs.resolve import resolve_model
     from buttress.store.reader import open_reinforcement
     from buttress.training.data import TrainingData
-    from buttress.training.settings import EngineSettings, TrainingSettings
+    from buttress.training.settings import EngineSettings, LossSettings, TrainingSettings
     from buttress.training.train import train_on_source
     from buttress.views.presets import preset
 
@@ -183,6 +193,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
         seed=trial.seed,
         workers=0,
         evaluate_every=epochs,
+        loss=LossSettings(auxiliary_weight=trial.weight),
         engine=EngineSettings(checkpoint_every=10),
     )
     used, out = time.process_time(), work / "runs" / trial.name
@@ -190,29 +201,60 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
         data, model=STUDENT, out=out, settings=settings, size=trial.size, resume=(out / "run.json").exists()
     )
     used = time.process_time() - used
-    figures = figures_on(resolve_model(f"run:{out}"), uri(work, "held"), uri(work, "test"))
+    test = uri(work, "test") if trial.phase == "final" else None
+    figures = figures_on(resolve_model(f"run:{out}"), uri(work, "held"), test)
     return {"kind": "trial", **asdict(trial), "cpu_seconds": round(used), **figures}
 
 
-def trials_of(case: str, arm: str) -> dict[int, Line]:
+def runs(case: str, arm: str, weight: float, phases: Sequence[str]) -> dict[int, Line]:
     """Seed -> line, of the present side, policy, length and rate."""
-    wanted = {key: value for key, value in asdict(Trial(arm, 0, case)).items() if key != "seed"}
-    found = [x for x in lines(NAME) if x["kind"] == "trial" and wanted == {key: x.get(key) for key in wanted}]
-    return {x["seed"]: x for x in found}
+    wanted = {key: value for key, value in asdict(Trial(arm, 0, case, weight=weight)).items() if key not in FREE}
+    found = [{"weight": 1.0, **line} for line in lines(NAME) if line["kind"] == "trial" and line["phase"] in phases]
+    return {x["seed"]: x for x in found if wanted == {key: x.get(key) for key in wanted}}
+
+
+def tuned(case: str) -> dict[float, Line]:
+    """Weight of the second head's loss -> line of seed 0, whichever phase it is of."""
+    found = {weight: runs(case, "auxiliary", weight, ("tune", "final")) for weight in WEIGHTS}
+    return {weight: seeds[0] for weight, seeds in found.items() if 0 in seeds}
+
+
+def tuning(cases: Sequence[str]) -> list[Trial]:
+    return [
+        Trial("auxiliary", 0, case, phase="tune", weight=weight)
+        for case in cases
+        for weight in WEIGHTS
+        if weight not in tuned(case)
+    ]
+
+
+def weight_of(case: str, arm: str) -> float:
+    """That of the least NLL on the held-back images; a program that lacks one ends here."""
+    if arm != "auxiliary":
+        return 1.0
+    found = tuned(case)
+    if missing := [f"{weight:g}" for weight in WEIGHTS if weight not in found]:
+        sys.exit(f"{case}: no run of weight {', '.join(missing)}; tune first")
+    return min(found, key=lambda weight: float(found[weight]["held_back"]["nll"]))
+
+
+def finals(cases: Sequence[str], arms: Sequence[str]) -> list[Trial]:
+    return [Trial(arm, seed, case, weight=weight_of(case, arm)) for seed in SEEDS for case in cases for arm in arms]
 
 
 def table() -> str:
     """Every arm against hard labels."""
     rows = []
     for case, (labelled, _) in CASES.items():
-        found = {arm: trials_of(case, arm) for arm in ARMS}
-        rows += [[labelled, ARMS[arm], *compared(runs, found["hard"])] for arm, runs in found.items() if runs]
+        arms = [arm for arm in ARMS if arm != "auxiliary" or len(tuned(case)) == len(WEIGHTS)]
+        found = {arm: runs(case, arm, weight_of(case, arm), ("final",)) for arm in arms}
+        rows += [[labelled, ARMS[arm], *compared(those, found["hard"])] for arm, those in found.items() if those]
     return markdown(["labelled", "trained on", *COMPARED], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["prepare", "probe", "run", "table", "page"])
+    parser.add_argument("what", choices=["prepare", "probe", "tune", "run", "table", "page"])
     parser.add_argument("--work", type=Path, default=Path("build/auxiliary"))
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--cases", default=",".join(CASES))
@@ -222,9 +264,9 @@ def main() -> None:
         prepare(asked.work)
     elif asked.what == "probe":
         probe(asked.work)
-    elif asked.what == "run":
+    elif asked.what in ("tune", "run"):
         arms, cases = asked.arms.split(","), asked.cases.split(",")
-        trials = [Trial(arm, seed, case) for seed in SEEDS for case in cases for arm in arms]
+        trials = tuning(cases) if asked.what == "tune" else finals(cases, arms)
         run_trials(NAME, trials, train_one, asked.work, asked.processes, MODULE)
     elif asked.what == "page":
         put_table(PAGE, MARK, table())

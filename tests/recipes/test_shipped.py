@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
-from buttress.cli import main, recipe_words
+from buttress.cli import main, recipe_words, settings
 from buttress.commands.train import train
 from buttress.errors import SettingsError
 from buttress.recipes.shipped import read_header, recipe_path, shipped_names, shipped_path
 from buttress.runs.run import open_run
 from buttress.signature import arguments_of
+from buttress.training.replay import as_recipe
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "recipes.jsonl"
 NAMES = shipped_names()
@@ -37,6 +39,14 @@ def test_a_header_says_all_and_names_its_own_command(name):
     assert f"--recipe {name} " in header.command
     assert header.minutes > 0
     assert recipe_words(Path(name), arguments_of(train))
+
+
+@pytest.mark.parametrize("name", [each + end for each in NAMES for end in ("", ".smoke")])
+def test_R29_a_recipe_that_is_dumped_parses_back_equal(name, tmp_path):
+    given = settings(train, ["--recipe", name, "--out", "run"])
+    assert given is not None
+    (tmp_path / "dumped.yaml").write_text(yaml.safe_dump(as_recipe(given)))
+    assert settings(train, ["--recipe", str(tmp_path / "dumped.yaml"), "--out", "run"]) == given
 
 
 @pytest.mark.parametrize("name", NAMES)
