@@ -6,7 +6,8 @@
     python -m benchmarks.imagenette table         # the table, made from that file alone (`readme`: into README.md)
 
 Cases: `all` labels; `wrong` = 20 % of the labels wrong; `few` = 10 % of the images labelled (the reinforced student
-sees all images and no label). Arms: `hard`, `smooth` (hard labels with smoothing 0.1), `reinforced`. Same student,
+sees all images and no label). Arms: `hard`, `smooth` (hard labels with smoothing 0.1), `reinforced`, and `online` (a
+live teacher; of all labels alone, by `run --online`: it takes eight times as long). Same student,
 policy, batch and steps for all, learning rate the best of three on held-back training images; scored once, at the last
 epoch, on the 500 validation images. What is there is not done again.
 """
@@ -19,19 +20,29 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.trials import data_folder, lines, markdown, put_table, run_trials, spread
 
+if TYPE_CHECKING:
+    from buttress.sources import Source
+    from buttress.teachers import TeacherSpec
+
 NAME, MODULE = "imagenette", "benchmarks.imagenette"
 README = Path(__file__).parents[1] / "README.md"
 MARK = "<!-- imagenette table: made by `python -m benchmarks.imagenette readme` -->"
 CASE_NAMES = {"all": "all right", "wrong": "20 % wrong", "few": "10 % labelled"}
-ARM_NAMES = {"hard": "hard labels", "smooth": "hard labels, smoothing 0.1", "reinforced": "**reinforced**"}
+ARM_NAMES = {
+    "hard": "hard labels",
+    "smooth": "hard labels, smoothing 0.1",
+    "online": "live teacher",
+    "reinforced": "**reinforced**",
+}
 STUDENT = "timm:mobilenetv3_small_050"
 TEACHER = "tf_efficientnet_lite2"
+POLICY = "randaug"
 VIEWS, SIZE, BATCH, EPOCHS, TUNING_EPOCHS = 20, 96, 64, 80, 40
 LEARNING_RATES = (1e-3, 2e-3, 4e-3)  # 8e-3 was tried as well: see docs/LOG.md
 SEEDS = (0, 1, 2)
@@ -99,19 +110,21 @@ def reinforce(work: Path) -> None:
     """
     from buttress.labelling.label import label_source
     from buttress.labelling.settings import LabelSettings
-    from buttress.sources import open_source
-    from buttress.teachers.teacher import TeacherSpec
     from buttress.views.presets import preset
 
-    classes = open_source(f"folder:{data_folder()}/photos/imagenette224/train").classes
     weights = teacher_file(work)
     shutil.copy(data_folder() / "weights" / weights.name, weights)
     source, _ = training_set(Trial("final", "few", "reinforced", 0, 0))
-    spec = TeacherSpec(uri=f"timm:{TEACHER}@{weights}", size=160, source_classes=classes)
     started = time.perf_counter()
-    label_source(source, spec, preset("randaug"), LabelSettings(views=VIEWS), work / "store")
+    label_source(source, teacher(source, work), preset(POLICY), LabelSettings(views=VIEWS), work / "store")
     print(f"labelled in {time.perf_counter() - started:.0f} s")
     weights.unlink()
+
+
+def teacher(source: Source, folder: Path) -> TeacherSpec:
+    from buttress.teachers import TeacherSpec
+
+    return TeacherSpec(uri=f"timm:{TEACHER}@{teacher_file(folder)}", size=160, source_classes=source.classes)
 
 
 def teacher_file(work: Path) -> Path:
@@ -133,13 +146,14 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     from buttress.metrics.score import score
     from buttress.sources import open_source
     from buttress.store.reader import open_reinforcement
+    from buttress.teachers import EnsembleSpec
     from buttress.training.data import TrainingData
     from buttress.training.settings import EngineSettings, TrainingSettings
     from buttress.training.train import train_on_source
     from buttress.views.presets import preset
 
     torch.set_num_threads(1)
-    if teacher_file(work).exists():
+    if trial.arm != "online" and teacher_file(work).exists():
         sys.exit(f"{teacher_file(work)}: the teacher is still there; finish `reinforce` first")
     source, held = training_set(trial)
     reinforced = trial.arm == "reinforced"
@@ -153,21 +167,29 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
         seed=trial.seed,
         label_smoothing=smoothing,
         workers=0,
-        engine=EngineSettings(checkpoint_every=epochs),
+        engine=EngineSettings(checkpoint_every=10),
     )
     data = TrainingData(
         source=source,
-        policy=None if reinforced else preset("randaug"),
+        policy=None if reinforced else preset(POLICY),
         reinforcement=open_reinforcement(work / "store") if reinforced else None,
+        teacher=EnsembleSpec.of(teacher(source, data_folder() / "weights")) if trial.arm == "online" else None,
     )
     started = time.process_time()
     folder = work / "runs" / trial.name
-    shutil.rmtree(folder, ignore_errors=True)
-    run = train_on_source(data, model=STUDENT, out=folder, settings=settings, size=SIZE)
+    begun = (folder / "run.json").exists()
+    run = train_on_source(data, model=STUDENT, out=folder, settings=settings, size=SIZE, resume=begun)
     seconds = time.process_time() - started
     validation = held or open_source(f"folder:{data_folder()}/photos/imagenette224/val")
     figures = score(run.load_model(), validation).figures
-    return {"trial": asdict(trial), "student": STUDENT, **figures, "steps": steps, "cpu_seconds": round(seconds, 1)}
+    return {
+        "trial": asdict(trial),
+        "student": STUDENT,
+        **figures,
+        "steps": steps,
+        "cpu_seconds": round(seconds, 1),
+        "resumed": begun,
+    }
 
 
 def tuning() -> list[Trial]:
@@ -178,9 +200,10 @@ def tuning() -> list[Trial]:
 def chosen_lr(case: str, arm: str) -> float:
     """The rate of the grid with the best held-back top-1 of this case and arm (held back under the case's own labels).
 
-    `smooth` takes that of `hard`; `reinforced`, which sees (almost) no hard label, that of all labels in every case.
+    `smooth` takes that of `hard`; `reinforced`, which sees (almost) no hard label, that of all labels in every case;
+    `online` takes that of `reinforced`.
     """
-    arm = "hard" if arm == "smooth" else arm
+    arm = {"smooth": "hard", "online": "reinforced"}.get(arm, arm)
     case = "all" if arm == "reinforced" else case
     scores = {
         line["trial"]["lr"]: line["top1"]["value"]
@@ -192,7 +215,9 @@ def chosen_lr(case: str, arm: str) -> float:
     return max(LEARNING_RATES, key=lambda lr: scores[lr])
 
 
-def final() -> list[Trial]:
+def final(*, online: bool) -> list[Trial]:
+    if online:
+        return [Trial("final", "all", "online", chosen_lr("all", "online"), seed) for seed in SEEDS]
     order = [("hard", "reinforced"), ("smooth",)]
     return [
         Trial("final", case, arm, chosen_lr(case, arm), seed)
@@ -207,7 +232,7 @@ def table() -> str:
     """Mean ± standard deviation over seeds of the final runs, percent (NLL in nats)."""
     final_lines, rows = [x for x in lines(NAME) if x["trial"]["phase"] == "final"], []
     for case in CASES:
-        for arm in ("hard", "smooth", "reinforced"):
+        for arm in ARM_NAMES:
             rate = chosen_lr(case, arm)
             group = [x for x in final_lines if [x["trial"][key] for key in ("case", "arm", "lr")] == [case, arm, rate]]
             if group:
@@ -221,6 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("reinforce", "tune", "run", "table", "readme"))
     parser.add_argument("--work", type=Path, default=Path("build/imagenette"))
+    parser.add_argument("--online", action="store_true", help="of `run`: the live teacher alone")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -232,7 +258,11 @@ def main() -> None:
         put_table(README, MARK, table())
     else:
         done = {Trial(**line["trial"]).name for line in lines(NAME)}
-        trials = [each for each in (tuning() if arguments.action == "tune" else final()) if each.name not in done]
+        trials = [
+            each
+            for each in (tuning() if arguments.action == "tune" else final(online=arguments.online))
+            if each.name not in done
+        ]
         run_trials(NAME, trials, train_one, arguments.work, arguments.processes, MODULE)
 
 

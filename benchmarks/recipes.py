@@ -5,8 +5,8 @@
 `digits` has no test set of its own. So each recipe is run with its very settings, three seeds, on 1,197 of the 1,797
 digits, and its last epoch is scored on the other 600, which are drawn by the hash of their ids; so are the teachers
 that a recipe needs, one for each seed. `minutes` is the processor time of one training on all 1,797, worked out from
-the steps. Of the recipes of CIFAR-100 the runs are those of the comparison (benchmarks/cifar100.py), on 10,000 of the
-50,000 images; `minutes` is five times theirs.
+the steps. Of the recipes of CIFAR-100 and Imagenette the runs are those of the comparisons (benchmarks/cifar100.py, on
+10,000 of the 50,000 images; benchmarks/imagenette.py, on 1,500 of the 9,469); `minutes` is worked out by their ratio.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import shlex
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cifar100, record, trials
+from benchmarks import cifar100, imagenette, record, trials
 from buttress.cli import recipe_words, settings
 from buttress.commands.reinforce import reinforce
 from buttress.commands.train import train
@@ -98,7 +100,7 @@ def runs_on_cifar100(name: str) -> list[dict[str, float]]:
 
     Raises: AssertionError, where they were not.
     """
-    flags, arm = flags_of(name), name.removeprefix("cifar100-")
+    flags, arm = flags_of(name), name.removeprefix("cifar100-").removesuffix("-kd")
     told = [flags[key] for key in ("model", "lr", "size", "epochs")]
     if arm == "teacher":
         taught = [x for x in trials.lines(cifar100.NAME) if x["kind"] == "teacher" and x.get("images") == CIFAR_IMAGES]
@@ -116,20 +118,50 @@ def runs_on_cifar100(name: str) -> list[dict[str, float]]:
     return [{key: run[key] for key in ("seed", "top1", "cpu_seconds")} for run in runs]
 
 
+def runs_on_imagenette(name: str) -> list[dict[str, float]]:
+    """Those of the comparison, with all labels, that were made with the recipe's own settings.
+
+    Raises: AssertionError, where they were not.
+    """
+    flags, arm = flags_of(name), name.removeprefix("imagenette96-").removesuffix("-kd")
+    made = [imagenette.STUDENT, imagenette.SIZE, imagenette.EPOCHS, imagenette.BATCH]
+    assert made == [flags[key] for key in ("model", "size", "epochs", "batch")], name
+    assert flags.get("policy", imagenette.POLICY) == imagenette.POLICY, name
+    wanted = {"phase": "final", "case": "all", "arm": arm, "lr": flags["lr"]}
+    found = [x for x in trials.lines(imagenette.NAME) if wanted.items() <= x["trial"].items()]
+    return [{"seed": x["trial"]["seed"], "top1": x["top1"]["value"], "cpu_seconds": x["cpu_seconds"]} for x in found]
+
+
+@dataclass(frozen=True)
+class Set:
+    """Images that recipes were run on: how many they were trained on, scored on, and the recipe has itself."""
+
+    runs: Callable[[str], list[dict[str, float]]]
+    trained: int
+    held_back: int
+    whole: int
+
+
+SETS = {
+    "digits": Set(runs_on_digits, TRAINED, HELD_BACK, TRAINED + HELD_BACK),
+    "cifar100": Set(runs_on_cifar100, CIFAR_IMAGES, 10_000, 50_000),
+    "imagenette96": Set(runs_on_imagenette, 1500, 500, 9469),
+}
+
+
 def figures(name: str) -> dict[str, Any]:
     """The recipe's line."""
-    on_digits = not name.startswith("cifar100")
-    runs = runs_on_digits(name) if on_digits else runs_on_cifar100(name)
-    whole = (TRAINED + HELD_BACK) / TRAINED if on_digits else 50_000 / CIFAR_IMAGES
+    images = SETS[name.split("-")[0]]
+    runs = images.runs(name)
     tops = [run["top1"] for run in runs]
     return {
         "recipe": name,
         "flags": {key: str(value) for key, value in flags_of(name).items() if key != "out"},
-        "trained": TRAINED if on_digits else CIFAR_IMAGES,
-        "held_back": HELD_BACK if on_digits else 10_000,
+        "trained": images.trained,
+        "held_back": images.held_back,
         "runs": runs,
         "top1": {"mean": statistics.mean(tops), "sd": statistics.stdev(tops) if len(tops) > 1 else None},
-        "minutes": statistics.mean(run["cpu_seconds"] for run in runs) * whole / 60,
+        "minutes": statistics.mean(run["cpu_seconds"] for run in runs) * images.whole / images.trained / 60,
     }
 
 
@@ -138,7 +170,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; default: all")
     parser.add_argument("--record", action="store_true", help="append to docs/results/recipes.jsonl")
     arguments = parser.parse_args()
-    for name in arguments.names or shipped_names():
+    for name in arguments.names or [each for each in shipped_names() if each.split("-")[0] in SETS]:
         line = figures(name)
         print(json.dumps(line, indent=1))
         if arguments.record:

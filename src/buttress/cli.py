@@ -265,8 +265,10 @@ def _refuse_other_verb(recipe: Path, verb: str) -> None:
     if path == recipe:
         return  # a file of the user's own
     command = read_header(path).command
-    if command.split()[1] != verb:
-        raise SettingsError(f"--recipe {recipe}: is of buttress {command.split()[1]}, not {verb}; run {command}")
+    words = command.split()
+    own = words[words.index("buttress") + 1]  # a launcher may stand before it
+    if own != verb:
+        raise SettingsError(f"--recipe {recipe}: is of buttress {own}, not {verb}; run {command}")
 
 
 def recipe_words(path: Path, arguments: Sequence[Argument]) -> list[str]:

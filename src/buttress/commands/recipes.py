@@ -19,7 +19,8 @@ def recipes(name: str | None = None) -> None:
     for each in shipped_names():
         header = read_header(shipped_path(each))
         print(f"{each}: {header.title}")
-        print(f"  {header.minutes:g} min on {header.hardware}")
+        minutes = "minutes not measured" if header.minutes is None else f"{header.minutes:g} min"
+        print(f"  {minutes} on {header.hardware}")
         print(f"  {header.expected}")
         for line in (*header.before, header.command):
             print(f"  {line}")

@@ -16,7 +16,7 @@ from buttress.nearest import did_you_mean
 
 ENDING, SMOKE = ".yaml", ".smoke"
 KEYS = ("origin", "command", "minutes", "expected", "hardware")
-BEFORE = "before"
+BEFORE, NOT_MEASURED = "before", "not measured"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +27,7 @@ class Header:
         title: what it is for.
         origin: paper, page or data that it follows.
         command: the command line that runs it.
-        minutes: how long that takes.
+        minutes: how long that takes; None where it was not measured.
         expected: the metric that comes out, with its spread.
         hardware: what the minutes were measured on.
         before: the command lines that make what it needs, in their order.
@@ -36,7 +36,7 @@ class Header:
     title: str
     origin: str
     command: str
-    minutes: float
+    minutes: float | None
     expected: str
     hardware: str
     before: tuple[str, ...] = ()
@@ -93,8 +93,9 @@ def read_header(path: Path) -> Header:
     missing = [key for key in KEYS if not values.get(key)]
     if missing or not title.strip():
         raise SettingsError(f"{path}: the header lacks {', '.join(missing) or 'a first line that says what it is for'}")
+    said = values.pop("minutes")
     try:
-        minutes = float(values.pop("minutes"))
+        minutes = None if said == NOT_MEASURED else float(said)
     except ValueError as failure:
         raise SettingsError(f"{path}: minutes: {failure}") from failure
     before = tuple(line.strip() for line in values.pop(BEFORE, "").split(";") if line.strip())
