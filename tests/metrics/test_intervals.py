@@ -3,9 +3,10 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
-from buttress.metrics.intervals import Z_95, figure, fraction, wilson_interval
+from buttress.metrics.intervals import Z_95, bootstrap, figure, fraction, wilson_interval
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 1), (1, 1), (3, 7), (50, 100), (999, 1000), (0, 4000), (1234, 3925)])
@@ -29,3 +30,24 @@ def test_the_interval_holds_the_fraction_and_stays_in_0_to_1(hits, count):
 
 def test_a_figure_may_have_no_value():
     assert figure(None, 3) == {"value": None, "count": 3, "low": None, "high": None}
+
+
+def test_a_bootstrap_interval_of_a_mean_is_that_of_its_standard_error():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    told = bootstrap(lambda times_N: float(times_N @ values / len(values)), len(values))
+    assert told["value"] == pytest.approx(values.mean())
+    half = 1.96 * values.std() / 20
+    assert told["low"] == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert told["high"] == pytest.approx(values.mean() + half, abs=0.1 * half)
+    assert told == bootstrap(lambda times_N: float(times_N @ values / len(values)), len(values))
+
+
+def test_a_bootstrap_interval_takes_off_what_resamples_are_too_high_by():
+    """|mean| of values around 0 is above 0 on every resample."""
+    values = np.random.default_rng(0).normal(0, 1, 100)
+    values -= values.mean() - 1e-3
+    told = bootstrap(lambda times_N: abs(float(times_N @ values / len(values))), len(values))
+    low, value, high = (float(told[key] or 0) for key in ("low", "value", "high"))
+    assert low == 0.0
+    assert value == pytest.approx(1e-3)
+    assert value <= high

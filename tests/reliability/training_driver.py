@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -57,14 +58,17 @@ def ended(child: int) -> int:
 
 
 def at_step(number: int, sent: signal.Signals) -> None:
-    """This process, and those that it started, get that signal when that update is about to begin."""
+    """This process, and those that it started, get that signal from another when that update is about to begin.
+
+    From another, for torch's workers take a SIGTERM of their parent as the wish to end in peace.
+    """
     step = engine._Engine.step
 
     def interrupted(self: Any, batch: Any, at: int) -> Any:
         if at == number:
-            for child in multiprocessing.active_children():
-                os.kill(child.pid or 0, sent)
-            os.kill(os.getpid(), sent)
+            everyone = [*(child.pid for child in multiprocessing.active_children()), os.getpid()]
+            subprocess.run(["kill", f"-{sent.value}", *map(str, everyone)], check=True)
+            time.sleep(0.2)  # a worker that died of it is noticed by now
         return step(self, batch, at)
 
     engine._Engine.step = interrupted  # type: ignore[assignment, method-assign]
