@@ -42,7 +42,8 @@ def network(classes=6):
 
 
 def evaluate(module, given, classes=NAMES, **options):
-    return Evaluation.of(predictions(module, given, preprocessing=PREPROCESSING, classes=len(classes), **options))
+    said = predictions(module, given, preprocessing=PREPROCESSING, classes=len(classes), **options)
+    return Evaluation.of(said, tuple(map(str, classes)))
 
 
 def test_the_logits_are_those_of_the_normalised_images_in_evaluation_mode():

@@ -34,19 +34,19 @@ def test_a_figure_may_have_no_value():
 
 def test_a_bootstrap_interval_of_a_mean_is_that_of_its_standard_error():
     values = np.random.default_rng(0).normal(3, 2, 400)
-    told = bootstrap(lambda times_N: float(times_N @ values / len(values)), len(values))
+    told = bootstrap({"mean": lambda times_N: float(times_N @ values / len(values))}, len(values))["mean"]
     assert told["value"] == pytest.approx(values.mean())
     half = 1.96 * values.std() / 20
     assert told["low"] == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert told["high"] == pytest.approx(values.mean() + half, abs=0.1 * half)
-    assert told == bootstrap(lambda times_N: float(times_N @ values / len(values)), len(values))
+    assert told == bootstrap({"mean": lambda times_N: float(times_N @ values / len(values))}, len(values))["mean"]
 
 
 def test_a_bootstrap_interval_takes_off_what_resamples_are_too_high_by():
     """|mean| of values around 0 is above 0 on every resample."""
     values = np.random.default_rng(0).normal(0, 1, 100)
     values -= values.mean() - 1e-3
-    told = bootstrap(lambda times_N: abs(float(times_N @ values / len(values))), len(values))
+    told = bootstrap({"size": lambda times_N: abs(float(times_N @ values / len(values)))}, len(values))["size"]
     low, value, high = (float(told[key] or 0) for key in ("low", "value", "high"))
     assert low == 0.0
     assert value == pytest.approx(1e-3)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_calibration_error
 
-from buttress.metrics.accuracy import row_chunks
+from buttress.metrics.accuracy import CHUNK, row_chunks
 
 BINS = 15
 _BELOW_ONE = 1 - 2.0**-24  # torchmetrics puts a confidence of exactly 1 into a 16th bin; this keeps it in the last
@@ -30,7 +30,7 @@ def expected_calibration_error(logits_NC: Tensor, labels_N: Tensor) -> float:
 
     A bin holds its lower edge; the last holds both.
     """
-    confidence_N, predicted_N = _top1(logits_NC, labels_N)
+    confidence_N, predicted_N = top1(logits_NC)
     # The binary form on "is the top-1 right" is the same sum as the multiclass one, without its [N, C] probabilities.
     right_N = predicted_N.eq(labels_N).long()
     return float(binary_calibration_error(confidence_N, right_N, n_bins=BINS, norm="l1", validate_args=False))
@@ -49,7 +49,7 @@ class ReliabilityBin:
 
 def reliability_bins(logits_NC: Tensor, labels_N: Tensor) -> tuple[ReliabilityBin, ...]:
     """The 15 bins behind the ECE; an empty bin has neither confidence nor accuracy."""
-    confidence_N, predicted_N = _top1(logits_NC, labels_N)
+    confidence_N, predicted_N = top1(logits_NC)
     right_N = predicted_N.eq(labels_N)
     edges = torch.linspace(0, 1, BINS + 1)
     bin_N = torch.bucketize(confidence_N, edges, right=True) - 1
@@ -66,10 +66,8 @@ def _bin(low: float, high: float, confidence_M: Tensor, right_M: Tensor) -> Reli
     )
 
 
-def _top1(logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+def top1(logits_NC: Tensor) -> tuple[Tensor, Tensor]:
     """Confidence, float32 [N], and predicted class, int64 [N]; the softmax is in float64, a chunk at a time."""
-    tops = [
-        logits.double().softmax(dim=1).float().clamp_(max=_BELOW_ONE).max(dim=1)
-        for logits, _ in row_chunks(logits_NC, labels_N)
-    ]
-    return torch.cat([top.values for top in tops]), torch.cat([top.indices for top in tops])
+    rows = [logits_NC[start : start + CHUNK] for start in range(0, len(logits_NC), CHUNK)]
+    confidences = [each.double().softmax(dim=1).amax(dim=1).float().clamp_(max=_BELOW_ONE) for each in rows]
+    return torch.cat(confidences), logits_NC.argmax(dim=1)

@@ -43,16 +43,18 @@ class Evaluation:
         logits: float32 [N, C], over the classes that were scored.
         labels: int64 [N].
         ids: the N sample ids.
+        classes: names of the C classes.
     """
 
     figures: dict[str, Figure]
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
+    classes: tuple[str, ...]
 
     @classmethod
-    def of(cls, predicted: Predicted) -> Evaluation:
-        """Score what a model said.
+    def of(cls, predicted: Predicted, classes: tuple[str, ...]) -> Evaluation:
+        """Score what a model said over these classes.
 
         Raises:
             SourceError: no image has a label.
@@ -60,7 +62,7 @@ class Evaluation:
         if not predicted.ids:
             raise SourceError("nothing to evaluate: no image has a label; point --data at images in class sub-folders")
         logits_NC, labels_N = predicted.logits_NC.numpy(), predicted.labels_N.numpy()
-        return cls(figures_of(logits_NC, labels_N), logits_NC, labels_N, predicted.ids)
+        return cls(figures_of(logits_NC, labels_N), logits_NC, labels_N, predicted.ids, classes)
 
     def reliability(self) -> tuple[ReliabilityBin, ...]:
         """The bins of the reliability diagram."""

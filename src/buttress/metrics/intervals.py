@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,26 +30,32 @@ def fraction(hits: int, count: int) -> Figure:
 
 
 RESAMPLES, SEED = 1000, 0
+Statistic = Callable[[NDArray[np.int64]], float]
 
 
-def bootstrap(
-    statistic: Callable[[NDArray[np.int64]], float], count: int, *, resamples: int = RESAMPLES, seed: int = SEED
-) -> Figure:
-    """A figure of `count` samples with its 95 % interval by the basic bootstrap (Davison and Hinkley 1997, 5.2).
+def bootstrap(statistics: Mapping[str, Statistic], count: int, resamples: int = RESAMPLES) -> dict[str, Figure]:
+    """Figures of `count` samples with their 95 % intervals by the basic bootstrap (Davison and Hinkley 1997, 5.2).
 
     What a statistic is too high by on resamples is taken off, as it is too high on the sample by about as much: figures
-    that cannot be negative, such as an ECE, are. The interval ends at 0, and holds the value.
+    that cannot be negative, such as an ECE, are. An interval ends at 0, and holds the value.
 
     Args:
-        statistic: of how often each sample counts, int64 [N], which sums to N.
+        statistics: name -> a figure, 0 and up, of how often each sample counts, int64 [N], which sums to N.
         count: N, at least 1.
-        resamples: how many are drawn.
-        seed: of the draws; the same for all figures, so that they are of the same resamples.
+        resamples: how many are drawn, the same for all figures and in every call.
     """
-    value = statistic(np.ones(count, np.int64))
-    draws = np.random.Generator(np.random.Philox(seed))
-    values = [statistic(np.bincount(draws.integers(0, count, count), minlength=count)) for _ in range(resamples)]
-    bottom, top = np.quantile(values, (0.025, 0.975)).tolist()
+    draws = np.random.Generator(np.random.Philox(SEED))
+    values: dict[str, list[float]] = {name: [] for name in statistics}
+    for _ in range(resamples):
+        times_N = np.bincount(draws.integers(0, count, count), minlength=count)
+        for name, statistic in statistics.items():
+            values[name].append(statistic(times_N))
+    once_N = np.ones(count, np.int64)
+    return {name: _basic(statistic(once_N), values[name], count) for name, statistic in statistics.items()}
+
+
+def _basic(value: float, resampled: list[float], count: int) -> Figure:
+    bottom, top = np.quantile(resampled, (0.025, 0.975)).tolist()
     low, high = min(max(2 * value - top, 0.0), value), max(2 * value - bottom, value)
     return {"value": value, "count": count, "low": low, "high": high}
 

@@ -123,7 +123,7 @@ def score(
         device=evaluation_device(),
         class_map=chosen.groups,
     )
-    return Evaluation.of(predicted)
+    return Evaluation.of(predicted, chosen.classes)
 
 
 def evaluation_device() -> str:

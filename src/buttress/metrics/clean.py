@@ -1,0 +1,142 @@
+"""All that one pass over labelled images tells of a model. Shapes: N samples, C classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from buttress.metrics.accuracy import row_chunks
+from buttress.metrics.adaptive_ece import adaptive_calibration_error
+from buttress.metrics.brier import brier_scores
+from buttress.metrics.calibration import BINS, reliability_bins, top1
+from buttress.metrics.class_accuracy import balanced_accuracy, class_hits
+from buttress.metrics.classwise_ece import classwise_calibration_error
+from buttress.metrics.confusion import confused_pairs
+from buttress.metrics.evaluate import Evaluation
+from buttress.metrics.intervals import Figure, Statistic, bootstrap, figure, fraction
+from buttress.metrics.risk_coverage import risk_coverage
+from buttress.metrics.temperature import best_temperature, cross_fitted
+from buttress.sources.identity import id_hashes
+
+CONFUSED = 20  # pairs of classes
+
+
+def clean_figures(evaluation: Evaluation) -> dict[str, Figure]:
+    """Every figure of saved predictions, with its interval where there is one.
+
+    Beside those of the evaluation: balanced_accuracy, brier, ece_adaptive, ece_classwise, aurc, the temperature of the
+    least NLL on these images, and nll_scaled and ece_scaled: each half of the images, by the hash of the id, over the
+    temperature of the other half. Where a half is empty these two have no value.
+    """
+    logits_NC, labels_N = torch.from_numpy(evaluation.logits), torch.from_numpy(evaluation.labels)
+    count, classes = logits_NC.shape
+    confidence_N, predicted_N = top1(logits_NC)
+    right_N = predicted_N == labels_N
+    statistics = {
+        "nll": _mean(_losses(logits_NC, labels_N)),
+        "ece": _ece(confidence_N, right_N),
+        "balanced_accuracy": _balanced(labels_N.numpy(), right_N.numpy(), classes),
+        "brier": _mean(brier_scores(logits_NC, labels_N)),
+        "aurc": _aurc(confidence_N, right_N),
+    }
+    first_N = torch.from_numpy(id_hashes(evaluation.ids) % 2 == 0)
+    halves = 0 < int(first_N.sum()) < count
+    if halves:
+        scaled_NC = cross_fitted(logits_NC, labels_N, first_N)
+        statistics["nll_scaled"] = _mean(_losses(scaled_NC, labels_N))
+        scaled_confidence_N, _ = top1(scaled_NC)
+        statistics["ece_scaled"] = _ece(scaled_confidence_N, right_N)
+    with_interval = bootstrap(statistics, count)
+    exact: dict[str, float] = {
+        "balanced_accuracy": balanced_accuracy(class_hits(predicted_N, labels_N, classes)),
+        "aurc": risk_coverage(confidence_N, right_N).area,
+        **{name: float(evaluation.figures[name]["value"] or 0.0) for name in ("nll", "ece")},
+    }
+    return {
+        **evaluation.figures,
+        **{name: {**told, "value": exact.get(name, told["value"])} for name, told in with_interval.items()},
+        **({} if halves else {"nll_scaled": figure(None, count), "ece_scaled": figure(None, count)}),
+        "ece_adaptive": figure(adaptive_calibration_error(confidence_N, right_N), count),
+        "ece_classwise": figure(classwise_calibration_error(logits_NC, labels_N), count),
+        "temperature": figure(best_temperature(logits_NC, labels_N), count),
+    }
+
+
+def clean_details(evaluation: Evaluation) -> dict[str, Any]:
+    """What is more than one number: `classes`, `confused`, `reliability` and `risk_coverage`, ready for JSON."""
+    classes = evaluation.classes
+    logits_NC, labels_N = torch.from_numpy(evaluation.logits), torch.from_numpy(evaluation.labels)
+    confidence_N, predicted_N = top1(logits_NC)
+    hits = class_hits(predicted_N, labels_N, len(classes))
+    curve = risk_coverage(confidence_N, predicted_N == labels_N)
+    return {
+        "classes": {
+            name: fraction(right, images)
+            for name, right, images in zip(classes, hits.right_C.tolist(), hits.count_C.tolist(), strict=True)
+            if images
+        },
+        "confused": [
+            {
+                "truth": classes[pair.truth],
+                "predicted": classes[pair.predicted],
+                "images": pair.images,
+                "ids": [evaluation.ids[place] for place in pair.places],
+            }
+            for pair in confused_pairs(predicted_N, labels_N, len(classes), CONFUSED)
+        ],
+        "reliability": [
+            {
+                "low": each.low,
+                "high": each.high,
+                "images": each.count,
+                "confidence": each.confidence,
+                "top1": each.accuracy,
+            }
+            for each in reliability_bins(logits_NC, labels_N)
+        ],
+        "risk_coverage": {"coverage": list(curve.coverage), "risk": list(curve.risk)},
+    }
+
+
+def _losses(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
+    """-log softmax(logits)[label] of each sample, float64 [N], in nat."""
+    rows = row_chunks(logits_NC, labels_N)
+    return torch.cat([functional.cross_entropy(logits.double(), labels, reduction="none") for logits, labels in rows])
+
+
+def _mean(values_N: Tensor) -> Statistic:
+    values = values_N.numpy()
+    return lambda times_N: float(times_N @ values) / len(values)
+
+
+def _ece(confidence_N: Tensor, right_N: Tensor) -> Statistic:
+    bin_N = (torch.bucketize(confidence_N, torch.linspace(0, 1, BINS + 1), right=True) - 1).numpy()
+    gap_N = (right_N.double() - confidence_N.double()).numpy()
+    return lambda times_N: float(np.abs(np.bincount(bin_N, times_N * gap_N)).sum()) / len(gap_N)
+
+
+def _balanced(labels_N: NDArray[np.int64], right_N: NDArray[np.bool_], classes: int) -> Statistic:
+    def statistic(times_N: NDArray[np.int64]) -> float:
+        images_C = np.bincount(labels_N, times_N, minlength=classes)
+        right_C = np.bincount(labels_N, times_N * right_N, minlength=classes)
+        return float((right_C[images_C > 0] / images_C[images_C > 0]).mean())
+
+    return statistic
+
+
+def _aurc(confidence_N: Tensor, right_N: Tensor) -> Statistic:
+    """Of resamples; samples of one confidence stay in their order, which moves the area by next to nothing."""
+    order_N = confidence_N.argsort(descending=True, stable=True).numpy()
+    wrong_N = (~right_N).numpy()[order_N].astype(np.float64)
+
+    def statistic(times_N: NDArray[np.int64]) -> float:
+        ordered_N = times_N[order_N]
+        risk_N = np.cumsum(ordered_N * wrong_N) / np.maximum(np.cumsum(ordered_N), 1)
+        return float(ordered_N @ risk_N) / len(ordered_N)
+
+    return statistic
