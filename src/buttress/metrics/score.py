@@ -111,19 +111,37 @@ def score(
     Raises:
         SourceError, ModelError: nothing to score, or classes that do not fit.
     """
-    classes = classes_of(source)
-    chosen = scored_classes(loaded, classes, class_map)
+    batches, chosen = scored_batches(loaded, source, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad)
     assert chosen.classes is not None
-    loader = evaluation_loader(loaded.preprocessing, source, workers=workers, batch=batch, max_bad=max_bad)
     predicted = predictions(
         loaded.module,
-        RelabelledBatches(loader, [chosen.classes.index(name) for name in classes]),
+        batches,
         preprocessing=loaded.preprocessing,
         classes=len(chosen.classes),
         device=evaluation_device(),
         class_map=chosen.groups,
     )
     return Evaluation.of(predicted, chosen.classes)
+
+
+def scored_batches(
+    loaded: LoadedModel,
+    source: Source,
+    *,
+    class_map: Path | None = None,
+    workers: int = 0,
+    batch: int = EVALUATION_BATCH,
+    max_bad: float = 0.001,
+) -> tuple[RelabelledBatches, ClassMap]:
+    """The labelled images of a source as a model wants to see them, labelled among the classes that it is scored over.
+
+    The arguments and errors are those of `score`.
+    """
+    classes = classes_of(source)
+    chosen = scored_classes(loaded, classes, class_map)
+    assert chosen.classes is not None
+    loader = evaluation_loader(loaded.preprocessing, source, workers=workers, batch=batch, max_bad=max_bad)
+    return RelabelledBatches(loader, [chosen.classes.index(name) for name in classes]), chosen
 
 
 def evaluation_device() -> str:

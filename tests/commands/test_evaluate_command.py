@@ -1,0 +1,65 @@
+"""`buttress evaluate` with the full suite: the same twice, corruption errors against a baseline, one-line refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buttress.cli import main
+from buttress.metrics.corruptions import CORRUPTIONS
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "a"
+    words = ["--model=timm:test_vit", "--data=digits", "--size=32", "--epochs=1", "--batch=64", "--workers=0"]
+    assert main(["train", *words, "--policy=small-crop", f"--out={out}"]) == 0
+    return out
+
+
+def told(run: Path, out: Path, *more: str) -> dict[str, Any]:
+    words = ["evaluate", str(run), "--data=digits", "--workers=0", "--suite=full", "--corruption-samples=20"]
+    assert main([*words, *more, f"--out={out}"]) == 0
+    document: dict[str, Any] = json.loads(out.read_text())
+    return document
+
+
+def test_a_full_evaluation_is_the_same_twice_and_one_as_its_own_baseline(run, tmp_path, capsys):
+    first = told(run, tmp_path / "a.json")
+    text = capsys.readouterr().out
+    assert "error when corrupted" in text
+    assert "top-1 % of 20 images, clean" in text
+    corrupted = first["details"]["corruptions"]
+    assert set(corrupted) == {"clean", *CORRUPTIONS}
+    assert first["top1"]["count"] == 1797
+    assert first["corruption_error"]["count"] == corrupted["clean"]["count"] == 20
+    assert first["settings"] | {"suite": "full", "corruption_samples": 20, "seed": 0} == first["settings"]
+    again = told(run, tmp_path / "b.json", "--baseline", str(tmp_path / "a.json"), "--batch=7")
+    assert again["mce"]["value"] == pytest.approx(1)
+    assert again["details"]["corruptions"] == corrupted
+    assert again["top1"] == first["top1"]
+    assert again["nll"]["value"] == pytest.approx(first["nll"]["value"], abs=1e-4)
+    assert "mCE, baseline = 1" in capsys.readouterr().out
+
+
+def test_a_baseline_that_is_none_is_refused_before_any_work(run, tmp_path, capsys):
+    quick = tmp_path / "quick.json"
+    assert main(["evaluate", str(run), "--data=digits", "--workers=0", f"--out={quick}"]) == 0
+    (tmp_path / "half.json").write_text(quick.read_text()[:100])
+    capsys.readouterr()
+    cases = [
+        (["--suite=full", f"--baseline={quick}"], "tells of no corruptions"),
+        (["--suite=full", f"--baseline={tmp_path / 'half.json'}"], "half.json"),
+        (["--suite=full", f"--baseline={tmp_path / 'none.json'}"], "none.json"),
+        ([f"--baseline={quick}"], "--suite full"),
+        (["--suite=full", "--corruption-samples=0"], "--corruption-samples 0"),
+        (["--suite=long"], "quick"),
+    ]
+    for words, part in cases:
+        assert main(["evaluate", str(run), "--data=digits", "--workers=0", *words]) == 2, words
+        error = capsys.readouterr().err.strip().splitlines()
+        assert part in error[-1], (words, error)
+        assert not any("Traceback" in line for line in error)
