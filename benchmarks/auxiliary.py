@@ -259,6 +259,7 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="also what is in the file; runs in --work are only scored")
     asked = parser.parse_args()
     if asked.what == "prepare":
         prepare(asked.work)
@@ -267,7 +268,7 @@ def main() -> None:
     elif asked.what in ("tune", "run"):
         arms, cases = asked.arms.split(","), asked.cases.split(",")
         trials = tuning(cases) if asked.what == "tune" else finals(cases, arms)
-        run_trials(NAME, trials, train_one, asked.work, asked.processes, MODULE)
+        run_trials(NAME, trials, train_one, asked.work, asked.processes, MODULE, again=asked.again)
     elif asked.what == "page":
         put_table(PAGE, MARK, table())
     else:

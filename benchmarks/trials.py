@@ -58,10 +58,21 @@ def lines(name: str) -> list[Line]:
 
 
 def run_trials(
-    name: str, trials: Sequence[Trial], train: Callable[[Any, Path], Line], work: Path, processes: int, module: str
+    name: str,
+    trials: Sequence[Trial],
+    train: Callable[[Any, Path], Line],
+    work: Path,
+    processes: int,
+    module: str,
+    *,
+    again: bool = False,
 ) -> None:
-    """Run what docs/results/NAME.jsonl lacks, each in a process of its own, and write it down as it ends."""
-    there = {line.get("name") for line in lines(name)}
+    """Run what docs/results/NAME.jsonl lacks, each in a process of its own, and write it down as it ends.
+
+    Args:
+        again: also what is there; a run that is still in `work` is only scored. The last line of a name counts.
+    """
+    there = set() if again else {line.get("name") for line in lines(name)}
     left = [trial for trial in trials if trial.name not in there]
     print(f"{len(left)} of {len(trials)} trials to do", flush=True)
     context = multiprocessing.get_context("spawn")
@@ -83,10 +94,15 @@ class _Job:
 def figures_on(loaded: Any, held_uri: str, test_uri: str | None) -> Line:
     """Figures on the held-back images and, with the temperature fitted there, on the test images.
 
+    Before this was the library's `best_temperature` the benchmarks had a search of their own, which ended at 4.
+
     `right`: which of the N test images the model got right, as packed bits in base64.
     """
+    import torch
+
     from buttress.metrics.evaluate import figures_of
     from buttress.metrics.score import score
+    from buttress.metrics.temperature import best_temperature
     from buttress.sources import open_source
 
     held = score(loaded, open_source(held_uri))
@@ -94,7 +110,7 @@ def figures_on(loaded: Any, held_uri: str, test_uri: str | None) -> Line:
     if test_uri is None:
         return values
     test = score(loaded, open_source(test_uri))
-    temperature = best_temperature(held.logits, held.labels)
+    temperature = best_temperature(torch.from_numpy(held.logits), torch.from_numpy(held.labels))
     scaled = figures_of(test.logits / np.float32(temperature), test.labels)
     return {
         **values,
@@ -104,22 +120,6 @@ def figures_on(loaded: Any, held_uri: str, test_uri: str | None) -> Line:
         "ece_scaled": scaled["ece"]["value"],
         "right": base64.b64encode(np.packbits(test.logits.argmax(1) == test.labels).tobytes()).decode(),
     }
-
-
-def best_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The temperature of the least NLL, by golden section over 0.25..4 on a log scale (Guo et al. 2017)."""
-    from buttress.metrics.evaluate import figures_of
-
-    def nll(log_temperature: float) -> float:
-        value = figures_of(logits / np.float32(np.exp(log_temperature)), labels)["nll"]["value"]
-        assert value is not None
-        return float(value)
-
-    low, high, golden = np.log(0.25), np.log(4.0), (np.sqrt(5) - 1) / 2
-    for _ in range(24):
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        low, high = (low, right) if nll(left) < nll(right) else (left, high)
-    return float(np.exp((low + high) / 2))
 
 
 def right_of(line: Line, images: int = 10_000) -> NDArray[np.bool_]:
