@@ -43,7 +43,7 @@ SMALLER = {
 QUICK = {  # added to a command; of a repeated flag the last counts
     "train": "--size 32 --batch 8 --workers 0 --epochs 1",
     "refine": "--size 32 --batch 8 --workers 0 --epochs 1 --rounds 2",
-    "evaluate": "--workers 0",
+    "evaluate": "--workers 0 --corruption-samples 3",
     "predict": "--workers 0",
     "demo": "--epochs 1 --seeds 1 --views 2 --size 32 --model timm:test_resnet --batch 8",
     "train_plus.py": "--device cpu --workers 0 --batch-size 8 --warmup-epochs 0",

@@ -143,7 +143,9 @@ def score_corrupted(
     Raises: SettingsError, SourceError, ModelError: no image is asked for, or as `score`.
     """
     part = Subset(source, balanced_sample(np.asarray(source.labels), source.ids, samples, seed))
-    batches, chosen = scored_batches(loaded, part, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad)
+    batches, chosen = scored_batches(
+        loaded, part, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad, tell=False
+    )
     assert chosen.classes is not None
     found = list(batches)
     targets = [each.targets for each in found if isinstance(each.targets, torch.Tensor)]

@@ -132,13 +132,14 @@ def scored_batches(
     workers: int = 0,
     batch: int = EVALUATION_BATCH,
     max_bad: float = 0.001,
+    tell: bool = True,
 ) -> tuple[RelabelledBatches, ClassMap]:
     """The labelled images of a source as a model wants to see them, labelled among the classes that it is scored over.
 
-    The arguments and errors are those of `score`.
+    Arguments and errors are those of `score`; `tell`: whether to note that classes of the model are left out.
     """
     classes = classes_of(source)
-    chosen = scored_classes(loaded, classes, class_map)
+    chosen = scored_classes(loaded, classes, class_map, tell=tell)
     assert chosen.classes is not None
     loader = evaluation_loader(loaded.preprocessing, source, workers=workers, batch=batch, max_bad=max_bad)
     return RelabelledBatches(loader, [chosen.classes.index(name) for name in classes]), chosen
@@ -149,7 +150,9 @@ def evaluation_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def scored_classes(loaded: LoadedModel, classes: tuple[str, ...], class_map: Path | None = None) -> ClassMap:
+def scored_classes(
+    loaded: LoadedModel, classes: tuple[str, ...], class_map: Path | None = None, *, tell: bool = True
+) -> ClassMap:
     """The classes that a model is scored over on data of these classes, and which of its outputs belong to each.
 
     Raises:
@@ -160,7 +163,8 @@ def scored_classes(loaded: LoadedModel, classes: tuple[str, ...], class_map: Pat
     chosen = choose_classes(
         loaded.classes, mode="source", source_classes=classes, class_map=class_map, teacher=loaded.uri
     )
-    _tell_cut(loaded, chosen.groups)
+    if tell:
+        _tell_cut(loaded, chosen.groups)
     return chosen
 
 
