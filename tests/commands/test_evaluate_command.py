@@ -35,8 +35,12 @@ def test_a_full_evaluation_is_the_same_twice_and_one_as_its_own_baseline(run, tm
     corrupted = first["details"]["corruptions"]
     assert set(corrupted) == {"clean", *CORRUPTIONS}
     assert first["top1"]["count"] == 1797
+    assert first["shift_camera"]["count"] == first["shift_cyclic"]["count"] == 20
     assert first["corruption_error"]["count"] == corrupted["clean"]["count"] == 20
     assert first["settings"] | {"suite": "full", "corruption_samples": 20, "seed": 0} == first["settings"]
+    consistent = told(run, tmp_path / "c.json", "--consistent-crops")
+    assert consistent["shift_cyclic"]["value"] == 0
+    assert consistent["details"]["corruptions"] == corrupted
     again = told(run, tmp_path / "b.json", "--baseline", str(tmp_path / "a.json"), "--batch=7")
     assert again["mce"]["value"] == pytest.approx(1)
     assert again["details"]["corruptions"] == corrupted

@@ -20,6 +20,8 @@ NAMES = {
     "ece_scaled": "ECE after temperature",
     "aurc": "area under risk-coverage",
     "corruption_error": "error when corrupted",
+    "shift_camera": "changed by a camera's pixel",
+    "shift_cyclic": "changed by a cyclic pixel",
     "mce": "mCE, baseline = 1",
     "relative_mce": "relative mCE, baseline = 1",
 }
@@ -33,6 +35,7 @@ def evaluate(
     suite: Literal["quick", "full"] = "quick",
     corruption_samples: int = 100,
     baseline: Path | None = None,
+    consistent_crops: bool = False,
     seed: int = 0,
     batch: int = 64,
     workers: int = 2,
@@ -48,9 +51,12 @@ def evaluate(
         model: a run folder, run:DIR, or a timm: model with weights.
         data: labelled images, e.g. folder:photos/val.
         class_map: YAML file, class of the data -> class of the model, where names do not say it.
-        suite: quick is one pass over the images; full also corrupts some of them in 19 ways and 5 severities.
-        corruption_samples: how many images are corrupted, as many of each class as can be.
+        suite: quick is one pass over the images; full also corrupts some of them in 19 ways and 5 severities, and moves
+            them by a pixel.
+        corruption_samples: how many images are corrupted and moved, as many of each class as can be.
         baseline: JSON of another model's full evaluation; corruption errors are also told in units of its own.
+        consistent_crops: look at the crop whose middle fits a fixed pattern best, and not at the middle one, so that an
+            image that has moved by a pixel mostly gives the same crop; corruptions are of the middle one.
         seed: of the images that are corrupted, and of how.
         batch: images per forward pass.
         workers: processes that prepare batches; 0 = none.
@@ -60,8 +66,9 @@ def evaluate(
     """
     from buttress.files import json_bytes, require_writable, write_json
     from buttress.metrics.clean import clean_details, clean_figures
-    from buttress.metrics.robustness import errors_against, score_corrupted
+    from buttress.metrics.robustness import errors_against, sampled, score_corrupted
     from buttress.metrics.score import score
+    from buttress.metrics.shift import score_shifted
     from buttress.runs.resolve import resolve_model
     from buttress.sources import fingerprint, open_source
     from buttress.versions import library_versions
@@ -71,7 +78,15 @@ def evaluate(
     against = None if baseline is None else _corruptions_of(baseline, suite)
     source = open_source(data)
     loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
-    evaluation = score(loaded, source, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad)
+    evaluation = score(
+        loaded,
+        source,
+        class_map=class_map,
+        workers=workers,
+        batch=batch,
+        max_bad=max_bad,
+        consistent=consistent_crops,
+    )
     figures, details = clean_figures(evaluation), clean_details(evaluation)
     settings = {
         "model": model,
@@ -79,6 +94,7 @@ def evaluate(
         "size": loaded.preprocessing.size,
         "classes_scored": len(evaluation.classes),
         "suite": suite,
+        "consistent_crops": consistent_crops,
     }
     if suite == "full":
         found = score_corrupted(
@@ -94,6 +110,15 @@ def evaluate(
         figures |= found.figures()
         details["corruptions"] = found.details()
         settings |= {"corruption_samples": corruption_samples, "seed": seed}
+        figures |= score_shifted(
+            loaded,
+            sampled(source, corruption_samples, seed),
+            consistent=consistent_crops,
+            class_map=class_map,
+            batch=batch,
+            workers=workers,
+            max_bad=max_bad,
+        ).figures()
         if against is not None:
             figures |= errors_against(found, against)
             settings["baseline"] = str(baseline)

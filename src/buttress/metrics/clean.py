@@ -18,7 +18,7 @@ from buttress.metrics.class_accuracy import balanced_accuracy, class_hits
 from buttress.metrics.classwise_ece import classwise_calibration_error
 from buttress.metrics.confusion import confused_pairs
 from buttress.metrics.evaluate import Evaluation
-from buttress.metrics.intervals import Figure, Statistic, bootstrap, figure, fraction
+from buttress.metrics.intervals import Figure, Statistic, bootstrap, figure, fraction, mean_of
 from buttress.metrics.risk_coverage import risk_coverage
 from buttress.metrics.temperature import best_temperature, cross_fitted
 from buttress.sources.identity import id_hashes
@@ -38,17 +38,17 @@ def clean_figures(evaluation: Evaluation) -> dict[str, Figure]:
     confidence_N, predicted_N = top1(logits_NC)
     right_N = predicted_N == labels_N
     statistics = {
-        "nll": _mean(_losses(logits_NC, labels_N)),
+        "nll": mean_of(_losses(logits_NC, labels_N).numpy()),
         "ece": _ece(confidence_N, right_N),
         "balanced_accuracy": _balanced(labels_N.numpy(), right_N.numpy(), classes),
-        "brier": _mean(brier_scores(logits_NC, labels_N)),
+        "brier": mean_of(brier_scores(logits_NC, labels_N).numpy()),
         "aurc": _aurc(confidence_N, right_N),
     }
     first_N = torch.from_numpy(id_hashes(evaluation.ids) % 2 == 0)
     halves = 0 < int(first_N.sum()) < count
     if halves:
         scaled_NC = cross_fitted(logits_NC, labels_N, first_N)
-        statistics["nll_scaled"] = _mean(_losses(scaled_NC, labels_N))
+        statistics["nll_scaled"] = mean_of(_losses(scaled_NC, labels_N).numpy())
         scaled_confidence_N, _ = top1(scaled_NC)
         statistics["ece_scaled"] = _ece(scaled_confidence_N, right_N)
     with_interval = bootstrap(statistics, count)
@@ -107,11 +107,6 @@ def _losses(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
     """-log softmax(logits)[label] of each sample, float64 [N], in nat."""
     rows = row_chunks(logits_NC, labels_N)
     return torch.cat([functional.cross_entropy(logits.double(), labels, reduction="none") for logits, labels in rows])
-
-
-def _mean(values_N: Tensor) -> Statistic:
-    values = values_N.numpy()
-    return lambda times_N: float(times_N @ values) / len(values)
 
 
 def _ece(confidence_N: Tensor, right_N: Tensor) -> Statistic:

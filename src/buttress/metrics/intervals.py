@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,12 @@ def bootstrap(statistics: Mapping[str, Statistic], count: int, resamples: int = 
             values[name].append(statistic(times_N))
     once_N = np.ones(count, np.int64)
     return {name: _basic(statistic(once_N), values[name], count) for name, statistic in statistics.items()}
+
+
+def mean_of(values_N: NDArray[np.floating[Any]]) -> Statistic:
+    """The mean of N values."""
+    count = len(values_N)
+    return lambda times_N: float(times_N @ values_N) / count
 
 
 def _basic(value: float, resampled: list[float], count: int) -> Figure:

@@ -17,7 +17,7 @@ from buttress.errors import SettingsError
 from buttress.loading.targets import Batch
 from buttress.metrics.corruptions import COMMON, CORRUPTIONS, SEVERITIES, corrupt
 from buttress.metrics.evaluate import batch_logits, evaluating
-from buttress.metrics.intervals import Figure, bootstrap, figure, fraction
+from buttress.metrics.intervals import Figure, bootstrap, figure, fraction, mean_of
 from buttress.metrics.score import EVALUATION_BATCH, evaluation_device, scored_batches
 from buttress.models.load import LoadedModel
 from buttress.sources import Source, Subset
@@ -45,8 +45,7 @@ class Robustness:
         Its interval is over images. The mean corruption error (`mean_corruption_error`) weighs them by a baseline's.
         """
         wrong_N = 1 - np.mean([self.corrupted_SN[name].mean(axis=0) for name in COMMON], axis=0)
-        count = len(wrong_N)
-        return bootstrap({"corruption_error": lambda times_N: float(times_N @ wrong_N) / count}, count)
+        return bootstrap({"corruption_error": mean_of(wrong_N)}, len(wrong_N))
 
     def details(self) -> dict[str, Any]:
         """Top-1 of the same images clean, and of each corruption by severity, ready for JSON."""
@@ -142,7 +141,7 @@ def score_corrupted(
 
     Raises: SettingsError, SourceError, ModelError: no image is asked for, or as `score`.
     """
-    part = Subset(source, balanced_sample(np.asarray(source.labels), source.ids, samples, seed))
+    part = sampled(source, samples, seed)
     batches, chosen = scored_batches(
         loaded, part, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad, tell=False
     )
@@ -161,6 +160,14 @@ def score_corrupted(
         batch=batch,
         workers=workers,
     )
+
+
+def sampled(source: Source, count: int, seed: int) -> Subset:
+    """The `balanced_sample` of a source.
+
+    Raises: SettingsError, where `count` is below 1.
+    """
+    return Subset(source, balanced_sample(np.asarray(source.labels), source.ids, count, seed))
 
 
 def balanced_sample(labels_N: NDArray[np.integer[Any]], ids: Sequence[str], count: int, seed: int) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from buttress.errors import SourceError
 from buttress.loading.batches import HardBatches
 from buttress.loading.loader import WHOLE, BatchLoader, Share
 from buttress.loading.targets import Batch
+from buttress.metrics.crops import Canvas, ChosenCrops
 from buttress.metrics.evaluate import Evaluation, predictions
 from buttress.models.load import LoadedModel
 from buttress.models.preprocessing import Preprocessing
@@ -69,7 +70,7 @@ class RelabelledBatches:
         labels: for each class of the source its number among the others.
     """
 
-    def __init__(self, batches: BatchLoader, labels: Sequence[int]) -> None:
+    def __init__(self, batches: BatchLoader | ChosenCrops, labels: Sequence[int]) -> None:
         self._batches, self._table = batches, torch.tensor([*labels, -1])
 
     @property
@@ -94,6 +95,7 @@ def score(
     workers: int = 0,
     batch: int = EVALUATION_BATCH,
     max_bad: float = 0.001,
+    consistent: bool = False,
 ) -> Evaluation:
     """Top-1, top-5, NLL and ECE of a model on a source, in fp32, on the GPU where there is one.
 
@@ -107,11 +109,20 @@ def score(
         workers: worker processes.
         batch: images per batch.
         max_bad: largest share, 0..1, of images that may fail to decode.
+        consistent: choose each crop by its content (`chosen_crop`) and not from the middle.
 
     Raises:
         SourceError, ModelError: nothing to score, or classes that do not fit.
     """
-    batches, chosen = scored_batches(loaded, source, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad)
+    batches, chosen = scored_batches(
+        loaded,
+        source,
+        class_map=class_map,
+        workers=workers,
+        batch=batch,
+        max_bad=max_bad,
+        consistent=consistent,
+    )
     assert chosen.classes is not None
     predicted = predictions(
         loaded.module,
@@ -132,6 +143,7 @@ def scored_batches(
     workers: int = 0,
     batch: int = EVALUATION_BATCH,
     max_bad: float = 0.001,
+    consistent: bool = False,
     tell: bool = True,
 ) -> tuple[RelabelledBatches, ClassMap]:
     """The labelled images of a source as a model wants to see them, labelled among the classes that it is scored over.
@@ -141,7 +153,13 @@ def scored_batches(
     classes = classes_of(source)
     chosen = scored_classes(loaded, classes, class_map, tell=tell)
     assert chosen.classes is not None
-    loader = evaluation_loader(loaded.preprocessing, source, workers=workers, batch=batch, max_bad=max_bad)
+    loader: BatchLoader | ChosenCrops
+    if consistent:
+        canvas = Canvas.of(loaded.preprocessing)
+        canvases = canvas.loader(source, batch=batch, workers=workers, max_bad=max_bad)
+        loader = ChosenCrops(canvases, canvas, loaded.preprocessing.size)
+    else:
+        loader = evaluation_loader(loaded.preprocessing, source, workers=workers, batch=batch, max_bad=max_bad)
     return RelabelledBatches(loader, [chosen.classes.index(name) for name in classes]), chosen
 
 
