@@ -38,6 +38,7 @@ def test_a_full_evaluation_is_the_same_twice_and_one_as_its_own_baseline(run, tm
     assert first["shift_camera"]["count"] == first["shift_cyclic"]["count"] == 20
     assert first["corruption_error"]["count"] == corrupted["clean"]["count"] == 20
     assert first["settings"] | {"suite": "full", "corruption_samples": 20, "seed": 0} == first["settings"]
+    assert [each["side"] for each in first["details"]["scales"]] == [16, 32, 48, 64]
     consistent = told(run, tmp_path / "c.json", "--consistent-crops")
     assert consistent["shift_cyclic"]["value"] == 0
     assert consistent["details"]["corruptions"] == corrupted
@@ -49,9 +50,11 @@ def test_a_full_evaluation_is_the_same_twice_and_one_as_its_own_baseline(run, tm
     assert "mCE, baseline = 1" in capsys.readouterr().out
 
 
-def test_a_baseline_that_is_none_is_refused_before_any_work(run, tmp_path, capsys):
-    quick = tmp_path / "quick.json"
+def test_what_does_not_fit_is_refused_before_any_work(run, tmp_path, capsys, monkeypatch):
+    quick, full = tmp_path / "quick.json", tmp_path / "full.json"
     assert main(["evaluate", str(run), "--data=digits", "--workers=0", f"--out={quick}"]) == 0
+    told(run, full)
+    monkeypatch.setattr("buttress.metrics.score.predictions", None)  # nothing may be scored
     (tmp_path / "half.json").write_text(quick.read_text()[:100])
     capsys.readouterr()
     cases = [
@@ -60,6 +63,10 @@ def test_a_baseline_that_is_none_is_refused_before_any_work(run, tmp_path, capsy
         (["--suite=full", f"--baseline={tmp_path / 'none.json'}"], "none.json"),
         ([f"--baseline={quick}"], "--suite full"),
         (["--suite=full", "--corruption-samples=0"], "--corruption-samples 0"),
+        (["--corruption-samples=10"], "--suite full"),
+        (["--suite=full", "--seed=-1"], "--seed -1"),
+        (["--suite=full", f"--baseline={full}"], "corruption_samples differ"),
+        (["--suite=full", f"--baseline={full}", "--corruption-samples=20", "--seed=1"], "seed differ"),
         (["--suite=long"], "quick"),
     ]
     for words, part in cases:

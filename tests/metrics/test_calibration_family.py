@@ -16,7 +16,7 @@ from buttress.metrics.brier import brier_scores
 from buttress.metrics.calibration import negative_log_likelihood
 from buttress.metrics.classwise_ece import classwise_calibration_error
 from buttress.metrics.risk_coverage import risk_coverage
-from buttress.metrics.temperature import HIGHEST, LOWEST, best_temperature, cross_fitted
+from buttress.metrics.temperature import best_temperature, cross_fitted
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -26,6 +26,12 @@ def drawn(seed: int, count: int = 200, classes: int = 6, scale: float = 2.0) -> 
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(count, classes, generator=generator) * scale
     return logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+
+
+def fitted(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    best = best_temperature(logits, labels)
+    assert best is not None
+    return best
 
 
 @given(seeds)
@@ -78,23 +84,33 @@ def test_classwise_ece(seed):
 def test_the_temperature_is_the_best_of_its_neighbours(seed, factor):
     logits, labels = drawn(seed)
     logits = logits * factor
-    best = best_temperature(logits, labels)
+    best = fitted(logits, labels)
     at = {scale: negative_log_likelihood(logits / (best * scale), labels) for scale in (0.98, 1.0, 1.02)}
     assert at[1.0] <= min(at.values()) + 1e-9
 
 
 def test_the_temperature_undoes_a_scaling():
     logits, labels = drawn(0, count=3000)
-    best = best_temperature(logits, labels)
+    best = fitted(logits, labels)
     assert best == pytest.approx(1, abs=0.1)
-    assert best_temperature(logits * 3, labels) == pytest.approx(3 * best, rel=1e-5)
-    assert best_temperature(logits * 1e-2, labels) == pytest.approx(max(best / 100, LOWEST), rel=1e-4)
+    assert fitted(logits * 3, labels) == pytest.approx(3 * best, rel=1e-5)
+    assert fitted(logits * 0.1, labels) == pytest.approx(best / 10, rel=1e-5)
 
 
-def test_no_temperature_is_best_for_all_right_or_all_wrong():
+def test_no_temperature_is_best_for_all_right_all_wrong_or_nothing_said():
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
-    assert best_temperature(logits, torch.tensor([0, 1])) == LOWEST
-    assert best_temperature(logits, torch.tensor([1, 0])) == HIGHEST
+    assert best_temperature(logits, torch.tensor([0, 1])) is None
+    assert best_temperature(logits, torch.tensor([1, 0])) is None
+    assert best_temperature(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])) is None
+
+
+def test_halves_that_cannot_be_fitted_scale_nothing():
+    logits, labels = drawn(3, count=40)
+    sure = logits * 0
+    sure[torch.arange(40), labels] = 5.0  # the second half makes no error
+    mixed = torch.where(torch.arange(40)[:, None] < 20, logits, sure)
+    assert cross_fitted(mixed, labels, torch.arange(40) < 20) is None
+    assert cross_fitted(logits, labels, torch.ones(40, dtype=torch.bool)) is None
 
 
 def test_each_half_takes_the_temperature_of_the_other():
@@ -102,8 +118,9 @@ def test_each_half_takes_the_temperature_of_the_other():
     logits[200:] *= 4
     first = torch.arange(400) < 200
     scaled = cross_fitted(logits, labels, first)
-    assert torch.equal(scaled[:200], logits[:200] / best_temperature(logits[200:], labels[200:]))
-    assert torch.equal(scaled[200:], logits[200:] / best_temperature(logits[:200], labels[:200]))
+    assert scaled is not None
+    assert torch.equal(scaled[:200], logits[:200] / fitted(logits[200:], labels[200:]))
+    assert torch.equal(scaled[200:], logits[200:] / fitted(logits[:200], labels[:200]))
 
 
 def test_more_rows_than_a_chunk_are_the_same():
@@ -114,7 +131,7 @@ def test_more_rows_than_a_chunk_are_the_same():
     assert classwise_calibration_error(logits, labels) == pytest.approx(
         classwise_calibration_error(logits[again], labels[again]), abs=1e-12
     )
-    assert best_temperature(logits, labels) == pytest.approx(best_temperature(logits[again], labels[again]), rel=1e-7)
+    assert fitted(logits, labels) == pytest.approx(fitted(logits[again], labels[again]), rel=1e-7)
 
 
 def test_a_risk_coverage_curve_by_hand():

@@ -1,4 +1,4 @@
-"""Class by class, pairs that are confused, several right labels: hand-made cases and torchmetrics."""
+"""Class by class, pairs that are confused: hand-made cases and torchmetrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from buttress.metrics.class_accuracy import balanced_accuracy, class_hits
 from buttress.metrics.confusion import confused_pairs
-from buttress.metrics.multilabel import multilabel_accuracy
 
 
 def answers(seed: int, count: int = 60, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,10 +48,3 @@ def test_as_torchmetrics(seed):
     assert told == pytest.approx(
         float(multiclass_accuracy(predicted, labels, num_classes=5, average="macro")), abs=1e-6
     )
-
-
-def test_any_of_several_labels_is_right_and_images_without_one_do_not_count():
-    told = multilabel_accuracy(torch.tensor([3, 1, 2, 0]), [{1, 3}, {2}, [], (0,)])
-    assert told["value"] == pytest.approx(2 / 3)
-    assert told["count"] == 3
-    assert multilabel_accuracy(torch.tensor([3]), [[]]) == {"value": None, "count": 0, "low": None, "high": None}

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from buttress.metrics.calibration import expected_calibration_error
+from buttress.metrics.calibration import expected_calibration_error, top1
+from buttress.metrics.class_accuracy import balanced_accuracy, class_hits
 from buttress.metrics.clean import clean_details, clean_figures
 from buttress.metrics.evaluate import Evaluation, Predicted
+from buttress.metrics.risk_coverage import risk_coverage
 
 NAMES = ("cat", "dog", "eel", "fox", "gnu", "hen")
 
@@ -27,7 +29,12 @@ def test_every_figure_has_a_value_and_intervals_hold_it():
     told = evaluation()
     figures = clean_figures(told)
     for name, figure in told.figures.items():
-        assert figures[name]["value"] == figure["value"]
+        assert figures[name]["value"] == pytest.approx(figure["value"], abs=1e-6)
+    right = torch.from_numpy(told.logits.argmax(1) == told.labels)
+    confidence, _ = top1(torch.from_numpy(told.logits))
+    assert figures["aurc"]["value"] == pytest.approx(risk_coverage(confidence, right).area, abs=1e-9)
+    hits = class_hits(torch.from_numpy(told.logits.argmax(1)), torch.from_numpy(told.labels), len(NAMES))
+    assert figures["balanced_accuracy"]["value"] == pytest.approx(balanced_accuracy(hits), abs=1e-9)
     without = {name for name, figure in figures.items() if figure["low"] is None}
     assert without == {"ece_adaptive", "ece_classwise", "temperature"}
     for name, figure in figures.items():
@@ -37,6 +44,16 @@ def test_every_figure_has_a_value_and_intervals_hold_it():
         if low is not None and high is not None:
             assert low - 1e-6 <= value <= high + 1e-6, name
     json.dumps(figures)
+
+
+def test_sure_answers_of_one_confidence_keep_their_risk_in_the_interval():
+    """Sorted by class, as folders are, and mostly at the highest confidence that float32 has."""
+    labels = torch.arange(6).repeat_interleave(50)
+    logits = torch.nn.functional.one_hot((labels + (torch.arange(300) % 4 == 0)) % 6, 6) * 60.0
+    told = Evaluation.of(Predicted(logits, labels, tuple(map(str, range(300)))), NAMES)
+    figure = clean_figures(told)["aurc"]
+    assert figure["value"] == pytest.approx(0.25)
+    assert 0.18 < float(figure["low"] or 0) < 0.25 < float(figure["high"] or 0) < 0.32
 
 
 def test_scaling_calibrates_an_overconfident_model():

@@ -9,10 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from buttress.errors import SettingsError
 from buttress.loading.targets import Batch
 from buttress.metrics.corruptions import COMMON, CORRUPTIONS, corrupt
-from buttress.metrics.robustness import Robustness, balanced_sample, corrupted_scores, mean_corruption_error
+from buttress.metrics.robustness import (
+    Robustness,
+    balanced_sample,
+    corrupted_scores,
+    errors_against,
+    mean_corruption_error,
+)
 from buttress.models.load import LoadedModel
 from buttress.models.preprocessing import Preprocessing
 from buttress.sources.identity import id_hash
@@ -99,6 +104,20 @@ def test_mean_corruption_error_by_hand():
     assert mean_corruption_error(ours, baseline, relative=True) == pytest.approx((14 * 0.2 / 0.4 + 0.4 / 0.6) / 15)
 
 
+def test_no_mean_corruption_error_against_a_baseline_without_one():
+    def details(clean: float, corrupted: float) -> dict[str, Any]:
+        return {"clean": {"value": clean}, **{name: [{"value": corrupted}] * 5 for name in COMMON}}
+
+    ours = details(0.9, 0.7)
+    assert mean_corruption_error(ours, details(1.0, 1.0)) is None
+    assert mean_corruption_error(ours, details(0.8, 0.85), relative=True) is None
+    uneven = details(0.8, 0.8)
+    uneven["fog"] = [{"value": value} for value in (0.85, 0.75, 0.8, 0.8, 0.8)]
+    assert mean_corruption_error(ours, uneven, relative=True) is None
+    told = errors_against(scores(), details(1.0, 1.0))
+    assert told["mce"] == {"value": None, "count": 10, "low": None, "high": None}
+
+
 def test_a_sample_is_balanced_seeded_and_independent_of_the_order():
     labels = np.array([0] * 50 + [1] * 8 + [2] * 30 + [-1] * 12)
     ids = [f"{number}.png" for number in range(100)]
@@ -110,5 +129,3 @@ def test_a_sample_is_balanced_seeded_and_independent_of_the_order():
     assert {ids[order[place]] for place in again} == {ids[place] for place in chosen}
     assert set(balanced_sample(labels, ids, 30, 1).tolist()) != set(chosen.tolist())
     assert len(balanced_sample(labels, ids, 1000, 0)) == 88
-    with pytest.raises(SettingsError, match="corruption-samples"):
-        balanced_sample(labels, ids, 0, 0)

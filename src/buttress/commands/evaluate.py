@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+SAMPLES = 100  # images that are corrupted and moved
 NAMES = {
     "top1": "top-1",
     "top5": "top-5",
@@ -33,7 +34,7 @@ def evaluate(
     data: str,
     class_map: Path | None = None,
     suite: Literal["quick", "full"] = "quick",
-    corruption_samples: int = 100,
+    corruption_samples: int | None = None,
     baseline: Path | None = None,
     consistent_crops: bool = False,
     seed: int = 0,
@@ -51,9 +52,9 @@ def evaluate(
         model: a run folder, run:DIR, or a timm: model with weights.
         data: labelled images, e.g. folder:photos/val.
         class_map: YAML file, class of the data -> class of the model, where names do not say it.
-        suite: quick is one pass over the images; full also corrupts some of them in 19 ways and 5 severities, and moves
-            them by a pixel.
-        corruption_samples: how many images are corrupted and moved, as many of each class as can be.
+        suite: quick is one pass over the images; full also corrupts some of them in 19 ways and 5 severities, moves
+            them by a pixel, and shows them at half to twice the model's size.
+        corruption_samples: how many images that is done with, as many of each class as can be; the default is 100.
         baseline: JSON of another model's full evaluation; corruption errors are also told in units of its own.
         consistent_crops: look at the crop whose middle fits a fixed pattern best, and not at the middle one, so that an
             image that has moved by a pixel mostly gives the same crop; corruptions are of the middle one.
@@ -66,7 +67,8 @@ def evaluate(
     """
     from buttress.files import json_bytes, require_writable, write_json
     from buttress.metrics.clean import clean_details, clean_figures
-    from buttress.metrics.robustness import errors_against, sampled, score_corrupted
+    from buttress.metrics.robustness import decodable, errors_against, sampled, score_corrupted
+    from buttress.metrics.scale import score_scales
     from buttress.metrics.score import score
     from buttress.metrics.shift import score_shifted
     from buttress.runs.resolve import resolve_model
@@ -75,8 +77,12 @@ def evaluate(
 
     if out is not None:
         require_writable(out)
-    against = None if baseline is None else _corruptions_of(baseline, suite)
+    asked = {"--corruption-samples": corruption_samples, "--baseline": baseline, "--seed": seed or None}
+    samples = _samples(suite, asked)
+    against = None if baseline is None else _full_document(baseline)
     source = open_source(data)
+    if against is not None:
+        _require_same_images(baseline, against, {"fingerprint": fingerprint(source)}, samples, seed)
     loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
     evaluation = score(
         loaded,
@@ -97,10 +103,10 @@ def evaluate(
         "consistent_crops": consistent_crops,
     }
     if suite == "full":
+        part = sampled(decodable(source, evaluation.ids), samples, seed)
         found = score_corrupted(
             loaded,
-            source,
-            samples=corruption_samples,
+            part,
             seed=seed,
             class_map=class_map,
             batch=batch,
@@ -109,19 +115,22 @@ def evaluate(
         )
         figures |= found.figures()
         details["corruptions"] = found.details()
-        settings |= {"corruption_samples": corruption_samples, "seed": seed}
+        settings |= {"corruption_samples": samples, "seed": seed}
         figures |= score_shifted(
             loaded,
-            sampled(source, corruption_samples, seed),
+            part,
             consistent=consistent_crops,
             class_map=class_map,
             batch=batch,
             workers=workers,
             max_bad=max_bad,
         ).figures()
+        details["scales"] = score_scales(
+            loaded, part, class_map=class_map, batch=batch, workers=workers, max_bad=max_bad
+        )
         if against is not None:
-            figures |= errors_against(found, against)
-            settings["baseline"] = str(baseline)
+            figures |= errors_against(found, against["details"]["corruptions"])
+            settings["baseline"] = against["settings"]["model"]
     document = {
         **figures,
         "details": details,
@@ -138,24 +147,53 @@ def evaluate(
         write_json(out, document)
 
 
-def _corruptions_of(baseline: Path, suite: str) -> Mapping[str, Any]:
-    """How the baseline did on corrupted images.
+def _samples(suite: str, asked: Mapping[str, Any]) -> int:
+    """How many images are corrupted.
 
-    Raises: SettingsError, where its file is not of a full evaluation, or this one is not full.
+    Raises: SettingsError, where one of the settings is out of its range, or is of the full suite and this is not.
+    """
+    from buttress.errors import SettingsError
+
+    count, seed = asked["--corruption-samples"], asked["--seed"]
+    if suite != "full" and (given := [flag for flag, value in asked.items() if value is not None]):
+        raise SettingsError(f"{', '.join(given)}: of --suite full")
+    if count is not None and count < 1:
+        raise SettingsError(f"--corruption-samples {count}: at least 1 image")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise SettingsError(f"--seed {seed}: must be 0 or more, and below 2^63")
+    return SAMPLES if count is None else int(count)
+
+
+def _full_document(baseline: Path) -> Mapping[str, Any]:
+    """The baseline's figures.
+
+    Raises: SettingsError, where its file is not of a full evaluation.
     """
     from buttress.errors import SettingsError
     from buttress.files import read_json
     from buttress.metrics.robustness import are_details
 
-    if suite != "full":
-        raise SettingsError("--baseline: corruption errors are of --suite full")
     document = read_json(baseline, SettingsError)
-    found = document.get("details", {}).get("corruptions") if isinstance(document, dict) else None
-    if not are_details(found):
+    details = document.get("details") if isinstance(document, dict) else None
+    if not isinstance(details, dict) or not are_details(details.get("corruptions")):
         raise SettingsError(
             f"{baseline}: tells of no corruptions; make it by buttress evaluate --suite full --out FILE"
         )
-    return found
+    return dict(document)
+
+
+def _require_same_images(
+    baseline: Path | None, document: Mapping[str, Any], data: Mapping[str, Any], samples: int, seed: int
+) -> None:
+    """Raises: SettingsError, where the baseline was scored on other images, or on others of them."""
+    from buttress.errors import SettingsError
+
+    wanted = {**data, "corruption_samples": samples, "seed": seed}
+    told = {**document.get("settings", {}), **document.get("data", {})}
+    if other := [name for name, value in wanted.items() if told.get(name) != value]:
+        raise SettingsError(
+            f"{baseline}: is of other images ({', '.join(other)} differ); score the baseline on the same"
+        )
 
 
 def _print_figures(document: Mapping[str, Any]) -> None:
@@ -166,6 +204,7 @@ def _print_figures(document: Mapping[str, Any]) -> None:
             print(f"{name:{width}}  {_text(document[key])}")
     if "corruptions" in document["details"]:
         _print_corruptions(document["details"]["corruptions"])
+        _print_scales(document["details"]["scales"])
 
 
 def _print_corruptions(found: Mapping[str, Any]) -> None:
@@ -177,8 +216,16 @@ def _print_corruptions(found: Mapping[str, Any]) -> None:
             print(f"{name.replace('_', ' '):18}" + "".join(f"{100 * each['value']:7.1f}" for each in figures))
 
 
+def _print_scales(found: Sequence[Mapping[str, Any]]) -> None:
+    """Top-1 in percent by side."""
+    print("\ntop-1 % at other sides in pixels, the model's own crop")
+    for each in found:
+        value = each["top1"]["value"]
+        print(f"{each['side']:18,}" + (f"{100 * value:7.1f}" if value is not None else "  not measured"))
+
+
 def _text(figure: Mapping[str, float | int | None]) -> str:
     if figure["value"] is None:
-        return "not measured"
+        return "undefined here"
     interval = "" if figure["low"] is None else f"  [{figure['low']:.4f}, {figure['high']:.4f}]"
     return f"{figure['value']:.4f}{interval}"

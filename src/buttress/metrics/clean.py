@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from buttress.metrics.accuracy import row_chunks
 from buttress.metrics.adaptive_ece import adaptive_calibration_error
 from buttress.metrics.brier import brier_scores
 from buttress.metrics.calibration import BINS, reliability_bins, top1
-from buttress.metrics.class_accuracy import balanced_accuracy, class_hits
+from buttress.metrics.class_accuracy import class_hits
 from buttress.metrics.classwise_ece import classwise_calibration_error
 from buttress.metrics.confusion import confused_pairs
 from buttress.metrics.evaluate import Evaluation
@@ -31,7 +32,7 @@ def clean_figures(evaluation: Evaluation) -> dict[str, Figure]:
 
     Beside those of the evaluation: balanced_accuracy, brier, ece_adaptive, ece_classwise, aurc, the temperature of the
     least NLL on these images, and nll_scaled and ece_scaled: each half of the images, by the hash of the id, over the
-    temperature of the other half. Where a half is empty these two have no value.
+    temperature of the other half. These have no value where no temperature is best (`best_temperature`).
     """
     logits_NC, labels_N = torch.from_numpy(evaluation.logits), torch.from_numpy(evaluation.labels)
     count, classes = logits_NC.shape
@@ -45,22 +46,15 @@ def clean_figures(evaluation: Evaluation) -> dict[str, Figure]:
         "aurc": _aurc(confidence_N, right_N),
     }
     first_N = torch.from_numpy(id_hashes(evaluation.ids) % 2 == 0)
-    halves = 0 < int(first_N.sum()) < count
-    if halves:
-        scaled_NC = cross_fitted(logits_NC, labels_N, first_N)
+    scaled_NC = cross_fitted(logits_NC, labels_N, first_N)
+    if scaled_NC is not None:
         statistics["nll_scaled"] = mean_of(_losses(scaled_NC, labels_N).numpy())
         scaled_confidence_N, _ = top1(scaled_NC)
         statistics["ece_scaled"] = _ece(scaled_confidence_N, right_N)
-    with_interval = bootstrap(statistics, count)
-    exact: dict[str, float] = {
-        "balanced_accuracy": balanced_accuracy(class_hits(predicted_N, labels_N, classes)),
-        "aurc": risk_coverage(confidence_N, right_N).area,
-        **{name: float(evaluation.figures[name]["value"] or 0.0) for name in ("nll", "ece")},
-    }
     return {
         **evaluation.figures,
-        **{name: {**told, "value": exact.get(name, told["value"])} for name, told in with_interval.items()},
-        **({} if halves else {"nll_scaled": figure(None, count), "ece_scaled": figure(None, count)}),
+        **{name: figure(None, count) for name in ("nll_scaled", "ece_scaled")},
+        **bootstrap(statistics, count, limits={"nll": math.inf, "nll_scaled": math.inf, "brier": 2.0}),
         "ece_adaptive": figure(adaptive_calibration_error(confidence_N, right_N), count),
         "ece_classwise": figure(classwise_calibration_error(logits_NC, labels_N), count),
         "temperature": figure(best_temperature(logits_NC, labels_N), count),
@@ -125,13 +119,16 @@ def _balanced(labels_N: NDArray[np.int64], right_N: NDArray[np.bool_], classes: 
 
 
 def _aurc(confidence_N: Tensor, right_N: Tensor) -> Statistic:
-    """Of resamples; samples of one confidence stay in their order, which moves the area by next to nothing."""
-    order_N = confidence_N.argsort(descending=True, stable=True).numpy()
+    """As `risk_coverage` has it, samples of one confidence in a random order of theirs."""
+    order_N = confidence_N.argsort(descending=True).numpy()
+    _, group_N = np.unique(-confidence_N.numpy()[order_N], return_inverse=True)
     wrong_N = (~right_N).numpy()[order_N].astype(np.float64)
+    rank_N = np.arange(1, len(order_N) + 1)
 
     def statistic(times_N: NDArray[np.int64]) -> float:
-        ordered_N = times_N[order_N]
-        risk_N = np.cumsum(ordered_N * wrong_N) / np.maximum(np.cumsum(ordered_N), 1)
-        return float(ordered_N @ risk_N) / len(ordered_N)
+        drawn_N = np.repeat(rank_N - 1, times_N[order_N])
+        groups_N = group_N[drawn_N]
+        means = np.bincount(groups_N, wrong_N[drawn_N]) / np.maximum(np.bincount(groups_N), 1)
+        return float((np.cumsum(means[groups_N]) / rank_N).mean())
 
     return statistic

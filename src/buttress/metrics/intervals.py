@@ -34,15 +34,23 @@ RESAMPLES, SEED = 1000, 0
 Statistic = Callable[[NDArray[np.int64]], float]
 
 
-def bootstrap(statistics: Mapping[str, Statistic], count: int, resamples: int = RESAMPLES) -> dict[str, Figure]:
+def bootstrap(
+    statistics: Mapping[str, Statistic],
+    count: int,
+    *,
+    limits: Mapping[str, float] | None = None,
+    resamples: int = RESAMPLES,
+) -> dict[str, Figure]:
     """Figures of `count` samples with their 95 % intervals by the basic bootstrap (Davison and Hinkley 1997, 5.2).
 
     What a statistic is too high by on resamples is taken off, as it is too high on the sample by about as much: figures
-    that cannot be negative, such as an ECE, are. An interval ends at 0, and holds the value.
+    that cannot be negative, such as an ECE, are. An interval ends at 0 and at the greatest possible value, and holds
+    the value. There is none where all resamples say the same, as those of one sample do.
 
     Args:
         statistics: name -> a figure, 0 and up, of how often each sample counts, int64 [N], which sums to N.
         count: N, at least 1.
+        limits: name -> the greatest possible value, where that is not 1.
         resamples: how many are drawn, the same for all figures and in every call.
     """
     draws = np.random.Generator(np.random.Philox(SEED))
@@ -52,7 +60,10 @@ def bootstrap(statistics: Mapping[str, Statistic], count: int, resamples: int = 
         for name, statistic in statistics.items():
             values[name].append(statistic(times_N))
     once_N = np.ones(count, np.int64)
-    return {name: _basic(statistic(once_N), values[name], count) for name, statistic in statistics.items()}
+    return {
+        name: _basic(statistic(once_N), values[name], count, (limits or {}).get(name, 1.0))
+        for name, statistic in statistics.items()
+    }
 
 
 def mean_of(values_N: NDArray[np.floating[Any]]) -> Statistic:
@@ -61,9 +72,11 @@ def mean_of(values_N: NDArray[np.floating[Any]]) -> Statistic:
     return lambda times_N: float(times_N @ values_N) / count
 
 
-def _basic(value: float, resampled: list[float], count: int) -> Figure:
+def _basic(value: float, resampled: list[float], count: int, most: float) -> Figure:
     bottom, top = np.quantile(resampled, (0.025, 0.975)).tolist()
-    low, high = min(max(2 * value - top, 0.0), value), max(2 * value - bottom, value)
+    if bottom == top:
+        return figure(value, count)
+    low, high = min(max(2 * value - top, 0.0), value), max(min(2 * value - bottom, most), value)
     return {"value": value, "count": count, "low": low, "high": high}
 
 

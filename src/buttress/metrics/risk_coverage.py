@@ -32,11 +32,11 @@ def risk_coverage(confidence_N: Tensor, right_N: Tensor, points: int = 20) -> Ri
     Args:
         confidence_N: probability of the predicted class, 0..1.
         right_N: bool, whether the prediction is right.
-        points: of the curve, at equal steps of coverage; the area is of all N.
+        points: of the curve at the most, at equal steps of coverage; the area is of all N.
     """
     confidence, order = confidence_N.double().sort(descending=True)
     wrong = tie_means(confidence, (~right_N).double()[order])
     risk_N = wrong.cumsum(0) / torch.arange(1, len(wrong) + 1)
-    answered = [max(1, round(len(wrong) * point / points)) for point in range(1, points + 1)]
+    answered = sorted({max(1, round(len(wrong) * point / points)) for point in range(1, points + 1)})
     coverage = tuple(count / len(wrong) for count in answered)
     return RiskCoverage(coverage, tuple(float(risk_N[count - 1]) for count in answered), float(risk_N.mean()))

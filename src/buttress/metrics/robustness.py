@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from buttress.errors import SettingsError
 from buttress.loading.targets import Batch
 from buttress.metrics.corruptions import COMMON, CORRUPTIONS, SEVERITIES, corrupt
 from buttress.metrics.evaluate import batch_logits, evaluating
@@ -25,6 +24,7 @@ from buttress.sources.identity import id_hashes
 from buttress.terminal import progress
 
 CLEAN = "clean"
+HELD = 512  # images in memory at once, three times over
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,47 +125,71 @@ def score_corrupted(
     loaded: LoadedModel,
     source: Source,
     *,
-    samples: int = 100,
     seed: int = 0,
     class_map: Path | None = None,
     batch: int = EVALUATION_BATCH,
     workers: int = 0,
     max_bad: float = 0.001,
 ) -> Robustness:
-    """`corrupted_scores` of a balanced, seeded part of a source.
+    """`corrupted_scores` of the labelled images of a source.
 
     Args:
-        samples: how many images at the most (`balanced_sample`).
-        seed: of the part and of the corruptions.
+        seed: of the corruptions.
         loaded, source, class_map, batch, workers, max_bad: as for `score`.
 
-    Raises: SettingsError, SourceError, ModelError: no image is asked for, or as `score`.
+    Raises: SourceError, ModelError: as `score`.
     """
-    part = sampled(source, samples, seed)
     batches, chosen = scored_batches(
-        loaded, part, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad, tell=False
+        loaded, source, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad, tell=False
     )
     assert chosen.classes is not None
-    found = list(batches)
+    parts = [
+        corrupted_scores(
+            loaded,
+            images,
+            classes=len(chosen.classes),
+            groups=chosen.groups,
+            device=evaluation_device(),
+            seed=seed,
+            batch=batch,
+            workers=workers,
+        )
+        for images in _gathered(batches)
+    ]
+    return Robustness(
+        np.concatenate([part.clean_N for part in parts]),
+        {name: np.concatenate([part.corrupted_SN[name] for part in parts], axis=1) for name in CORRUPTIONS},
+    )
+
+
+def _gathered(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches of `HELD` images, so that a large sample does not fill the memory."""
+    found: list[Batch] = []
+    for batch in batches:
+        found.append(batch)
+        if sum(len(each.ids) for each in found) >= HELD:
+            yield _together(found)
+            found = []
+    if found:
+        yield _together(found)
+
+
+def _together(found: Sequence[Batch]) -> Batch:
     targets = [each.targets for each in found if isinstance(each.targets, torch.Tensor)]
     ids = tuple(chain.from_iterable(each.ids for each in found))
-    images = Batch(torch.cat([each.images for each in found]), torch.cat(targets), ids)
-    return corrupted_scores(
-        loaded,
-        images,
-        classes=len(chosen.classes),
-        groups=chosen.groups,
-        device=evaluation_device(),
-        seed=seed,
-        batch=batch,
-        workers=workers,
-    )
+    return Batch(torch.cat([each.images for each in found]), torch.cat(targets), ids)
+
+
+def decodable(source: Source, ids: Iterable[str]) -> Subset:
+    """The samples of these ids, in the order of the source: of those that were scored none is broken."""
+    known = set(ids)
+    return Subset(source, [place for place, sample_id in enumerate(source.ids) if sample_id in known])
 
 
 def sampled(source: Source, count: int, seed: int) -> Subset:
     """The `balanced_sample` of a source.
 
-    Raises: SettingsError, where `count` is below 1.
+    The arguments are its own.
     """
     return Subset(source, balanced_sample(np.asarray(source.labels), source.ids, count, seed))
 
@@ -174,11 +198,7 @@ def balanced_sample(labels_N: NDArray[np.integer[Any]], ids: Sequence[str], coun
     """Places of at most `count` labelled samples, as many of each class as can be, in the order of the source.
 
     Which ones depends on the seed and on their ids, not on their order.
-
-    Raises: SettingsError, where `count` is below 1.
     """
-    if count < 1:
-        raise SettingsError(f"--corruption-samples {count}: at least 1 image")
     key_N = id_hashes(ids) ^ np.uint64(int(np.random.Philox(key=seed).random_raw()))
     order = np.lexsort((key_N, labels_N))
     order = order[labels_N[order] >= 0]
@@ -188,11 +208,14 @@ def balanced_sample(labels_N: NDArray[np.integer[Any]], ids: Sequence[str], coun
     return np.sort(chosen)
 
 
-def mean_corruption_error(told: Mapping[str, Any], baseline: Mapping[str, Any], *, relative: bool = False) -> float:
+def mean_corruption_error(
+    told: Mapping[str, Any], baseline: Mapping[str, Any], *, relative: bool = False
+) -> float | None:
     """mCE, 1 = as the baseline; or relative mCE, of what corruption adds to the clean error.
 
     Hendrycks and Dietterich 2019 (arXiv 1903.12261, section 4.2): for each common corruption the errors of all
-    severities over those of the baseline, then the mean.
+    severities over those of the baseline, then the mean. None where the baseline has no such error, or corruption
+    takes some off.
 
     Args:
         told, baseline: as `Robustness.details` has them.
@@ -201,21 +224,20 @@ def mean_corruption_error(told: Mapping[str, Any], baseline: Mapping[str, Any], 
 
     def errors(details: Mapping[str, Any], name: str) -> float:
         clean = 1 - float(details[CLEAN]["value"]) if relative else 0.0
-        return sum(1 - float(figure["value"]) - clean for figure in details[name])
+        return round(sum(1 - float(figure["value"]) - clean for figure in details[name]), 9)
 
+    if min(errors(baseline, name) for name in COMMON) <= 0:
+        return None
     return float(np.mean([errors(told, name) / errors(baseline, name) for name in COMMON]))
 
 
 def errors_against(found: Robustness, baseline: Mapping[str, Any]) -> dict[str, Figure]:
-    """`mce` and `relative_mce`, 1 = as the baseline; without interval. No value where the baseline makes no error."""
+    """`mce` and `relative_mce`, 1 = as the baseline; without interval."""
     told, count = found.details(), len(found.clean_N)
-    values: dict[str, float | None] = {}
-    for name, relative in (("mce", False), ("relative_mce", True)):
-        try:
-            values[name] = mean_corruption_error(told, baseline, relative=relative)
-        except ZeroDivisionError:
-            values[name] = None
-    return {name: figure(value, count) for name, value in values.items()}
+    return {
+        name: figure(mean_corruption_error(told, baseline, relative=relative), count)
+        for name, relative in (("mce", False), ("relative_mce", True))
+    }
 
 
 def are_details(value: Any) -> TypeGuard[Mapping[str, Any]]:

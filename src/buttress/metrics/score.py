@@ -96,6 +96,7 @@ def score(
     batch: int = EVALUATION_BATCH,
     max_bad: float = 0.001,
     consistent: bool = False,
+    tell: bool = True,
 ) -> Evaluation:
     """Top-1, top-5, NLL and ECE of a model on a source, in fp32, on the GPU where there is one.
 
@@ -110,6 +111,7 @@ def score(
         batch: images per batch.
         max_bad: largest share, 0..1, of images that may fail to decode.
         consistent: choose each crop by its content (`chosen_crop`) and not from the middle.
+        tell: whether to note that classes of the model are left out.
 
     Raises:
         SourceError, ModelError: nothing to score, or classes that do not fit.
@@ -122,6 +124,7 @@ def score(
         batch=batch,
         max_bad=max_bad,
         consistent=consistent,
+        tell=tell,
     )
     assert chosen.classes is not None
     predicted = predictions(
@@ -148,7 +151,7 @@ def scored_batches(
 ) -> tuple[RelabelledBatches, ClassMap]:
     """The labelled images of a source as a model wants to see them, labelled among the classes that it is scored over.
 
-    Arguments and errors are those of `score`; `tell`: whether to note that classes of the model are left out.
+    Arguments and errors are those of `score`.
     """
     classes = classes_of(source)
     chosen = scored_classes(loaded, classes, class_map, tell=tell)

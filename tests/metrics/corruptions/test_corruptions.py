@@ -108,6 +108,24 @@ def test_severity_is_worse_and_worse(name):
     assert away == sorted(away)
 
 
+@pytest.mark.parametrize("name", ["snow", "spatter", "elastic_transform", "gaussian_blur", "fog"])
+def test_an_image_of_another_size_is_changed_as_much(name):
+    """Of smooth slopes: the mean change in levels at 96 and at 448 pixels, against that at 224."""
+    changes = []
+    for side in (96, 224, 448):
+        rows, columns = np.mgrid[:side, :side].astype(np.float32) / side
+        slopes = 127 + 90 * np.stack([np.sin(7 * rows), np.sin(9 * columns), np.cos(8 * (rows + columns))], axis=2)
+        image = slopes.astype(np.uint8)
+        away = [
+            np.abs(corrupt(image, name, severity, seed=0, id_hash=each).astype(float) - image).mean()
+            for severity in (2, 3, 5)
+            for each in range(4)
+        ]
+        changes.append(np.mean(away))
+    assert changes[0] == pytest.approx(changes[1], rel=0.25)
+    assert changes[2] == pytest.approx(changes[1], rel=0.25)
+
+
 @pytest.mark.parametrize("reach", [1, 3])
 def test_glass_is_the_loop_over_pixels_that_it_says_it_is(reach):
     height, width = 14, 11

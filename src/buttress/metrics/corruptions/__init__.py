@@ -1,7 +1,8 @@
 """The common corruptions of ImageNet-C, at any size (Hendrycks and Dietterich 2019, arXiv 1903.12261).
 
 15 that make up the mean corruption error and 4 more, of severity 1 to 5 each. At 224 pixels their strengths are those
-of the benchmark; lengths in pixels grow with the shorter side. An image's corruption depends on the seed and the
+of the benchmark; lengths in pixels grow with the shorter side, and what is drawn in pixels (flakes, drops, an elastic
+field) is drawn at 224 and resized. An image's corruption depends on the seed and the
 sample's id alone. Unlike the benchmark's files these images were not compressed again, and its photographs of frost are
 replaced by drawn ones.
 """

@@ -23,6 +23,22 @@ def scale_of(image: Image) -> float:
     return shorter / SIDE
 
 
+def sides_at_224(image: Image) -> tuple[int, int]:
+    """Height and width of the image when its shorter side has 224 pixels."""
+    scale = scale_of(image)
+    return round(image.shape[0] / scale), round(image.shape[1] / scale)
+
+
+def fitted(layer: Image, image: Image) -> Image:
+    """A layer that was drawn at `sides_at_224` at the size of the image, float32 [H, W]."""
+    height, width = image.shape[:2]
+    if layer.shape == (height, width):
+        return layer
+    how = cv2.INTER_AREA if layer.shape[0] > height else cv2.INTER_LINEAR
+    resized: Image = cv2.resize(layer, (width, height), interpolation=how)
+    return resized
+
+
 def smooth(plane: Image, sigma: float, border: int = cv2.BORDER_REPLICATE, truncate: float = 4.0) -> Image:
     """A Gaussian blur whose kernel ends at `truncate` sigmas."""
     radius = int(truncate * sigma + 0.5)

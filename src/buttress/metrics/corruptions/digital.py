@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image as Picture
 from PIL.Image import Resampling
 
-from buttress.metrics.corruptions.blur import SIDE, scale_of, smooth
+from buttress.metrics.corruptions.blur import SIDE, fitted, scale_of, sides_at_224, smooth
 from buttress.metrics.corruptions.noise import Image
 
 
@@ -75,7 +75,8 @@ def elastic_transform(image: Image, severity: int, rng: np.random.Generator) -> 
     moved = corners + rng.uniform(-corner * scale, corner * scale, corners.shape).astype(np.float32)
     matrix = cv2.getAffineTransform(corners, moved)
     turned = cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
-    right, down = (strength * scale * _field(height, width, sigma * scale, rng) for _ in range(2))
+    fields = [_field(*sides_at_224(image), sigma, rng) for _ in range(2)]
+    right, down = (np.float32(strength * scale) * fitted(field, image) for field in fields)
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     shifted: Image = cv2.remap(turned, columns + right, rows + down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     return shifted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from buttress.metrics.corruptions.blur import along_a_line, scale_of, smooth, zoomed
+from buttress.metrics.corruptions.blur import along_a_line, fitted, sides_at_224, smooth, zoomed
 from buttress.metrics.corruptions.noise import Image
 
 WATER = np.array((175, 238, 238), np.float32) / 255
@@ -22,11 +22,11 @@ def snow(image: Image, severity: int, rng: np.random.Generator) -> Image:
         (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
         (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
     )[severity - 1]
-    scale = scale_of(image)
-    flakes = np.float32(mean) + np.float32(spread) * rng.standard_normal(image.shape[:2], np.float32)
-    flakes = zoomed(flakes, max(zoom * scale, 1.0))
+    flakes = np.float32(mean) + np.float32(spread) * rng.standard_normal(sides_at_224(image), np.float32)
+    flakes = zoomed(flakes, zoom)
     flakes[flakes < least] = 0
-    flakes = along_a_line(flakes.clip(0, 1), radius * scale, sigma * scale, float(rng.uniform(-135, -45)))[..., None]
+    flakes = along_a_line(flakes.clip(0, 1), radius, sigma, float(rng.uniform(-135, -45)))
+    flakes = fitted(flakes, image)[..., None]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
     paler = kept * image + (1 - kept) * np.maximum(image, 1.5 * grey + 0.5)
     snowy: Image = (paler + flakes + flakes[::-1, ::-1]).astype(np.float32)
@@ -107,20 +107,20 @@ def spatter(image: Image, severity: int, rng: np.random.Generator) -> Image:
         (0.65, 0.3, 1, 0.65, 1.5, True),
         (0.67, 0.4, 1, 0.65, 1.5, True),
     )[severity - 1]
-    scale = scale_of(image)
-    drops = np.float32(mean) + np.float32(spread) * rng.standard_normal(image.shape[:2], np.float32)
-    drops = smooth(drops, sigma * scale)
+    drops = np.float32(mean) + np.float32(spread) * rng.standard_normal(sides_at_224(image), np.float32)
+    drops = smooth(drops, sigma)
     if mud:
-        cover = smooth((drops > least).astype(np.float32), strength * scale)
+        cover = smooth((drops > least).astype(np.float32), strength)
         cover[cover < 0.8] = 0
-        muddy: Image = image * (1 - cover[..., None]) + MUD * cover[..., None]
+        cover = fitted(cover, image)[..., None]
+        muddy: Image = image * (1 - cover) + MUD * cover
         return muddy
     drops = (drops * (drops >= least) * 255).clip(0, 255).astype(np.uint8)
     shine = drops * _relief(drops)
     brightest = float(shine.max())
     if brightest == 0:  # a dry lens
         return image
-    return image + np.float32(strength / brightest) * shine[..., None] * WATER
+    return image + np.float32(strength / brightest) * fitted(shine, image)[..., None] * WATER
 
 
 def _relief(drops: np.ndarray) -> Image:
