@@ -7,7 +7,7 @@
 
 Cases: `all` labels; `wrong` = 20 % of the labels wrong; `few` = 10 % of the images labelled (the reinforced student
 sees all images and no label). Arms: `hard`, `smooth` (hard labels with smoothing 0.1), `reinforced`, and `online` (a
-live teacher; of all labels alone, by `run --online`: it takes eight times as long). Same student,
+live teacher; of all labels alone, by `run --online`: it takes many times as long). Same student,
 policy, batch and steps for all, learning rate the best of three on held-back training images; scored once, at the last
 epoch, on the 500 validation images. What is there is not done again.
 """

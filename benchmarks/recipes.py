@@ -115,7 +115,11 @@ def runs_on_cifar100(name: str) -> list[dict[str, float]]:
     for run in runs:
         assert [cifar100.STUDENT, run["lr"], run["size"], run["epochs"]] == told, name
         assert (run["batch"], run["policy"]) == (flags["batch"], flags.get("policy") or run["policy"]), name
-    return [{key: run[key] for key in ("seed", "top1", "cpu_seconds")} for run in runs]
+    # of a training that was stopped in between, the seconds are those of its last part
+    return [
+        {"seed": run["seed"], "top1": run["top1"], **({} if run["resumed"] else {"cpu_seconds": run["cpu_seconds"]})}
+        for run in runs
+    ]
 
 
 def runs_on_imagenette(name: str) -> list[dict[str, float]]:
@@ -154,6 +158,7 @@ def figures(name: str) -> dict[str, Any]:
     images = SETS[name.split("-")[0]]
     runs = images.runs(name)
     tops = [run["top1"] for run in runs]
+    seconds = statistics.mean(run["cpu_seconds"] for run in runs if "cpu_seconds" in run)
     return {
         "recipe": name,
         "flags": {key: str(value) for key, value in flags_of(name).items() if key != "out"},
@@ -161,7 +166,7 @@ def figures(name: str) -> dict[str, Any]:
         "held_back": images.held_back,
         "runs": runs,
         "top1": {"mean": statistics.mean(tops), "sd": statistics.stdev(tops) if len(tops) > 1 else None},
-        "minutes": statistics.mean(run["cpu_seconds"] for run in runs) * images.whole / images.trained / 60,
+        "minutes": seconds * images.whole / images.trained / 60,
     }
 
 

@@ -39,6 +39,10 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_every_recipe_has_golden_losses_and_no_other():
+    assert set(json.loads(GOLDEN.read_text())["losses"]) == set(shipped_names())
+
+
 @pytest.mark.parametrize("name", shipped_names())
 def test_R25_a_smoke_twin_has_its_golden_losses(name, twins):
     golden: dict[str, Any] = json.loads(GOLDEN.read_text())

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from buttress.errors import SettingsError
 from buttress.training.history import EpochResult
 from buttress.training.settings import TrainingSettings
 
+PACKAGES = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow", "mlflow-skinny"),
+}
 PROJECT = "buttress"  # name of the trackers' project, and of the folder that tensorboard fills
 
 
 def require_trackers(settings: TrainingSettings) -> None:
     """Raises: SettingsError, where a tracker is not installed."""
     for tracker in settings.engine.trackers:
-        if find_spec(tracker) is None:
+        if not any(map(_installed, PACKAGES[tracker])):
             raise SettingsError(
                 f"engine.trackers = {tracker}: it is not installed here; pip install {tracker}, or leave it out"
             )
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)  # a folder of that name in the working directory is none
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
