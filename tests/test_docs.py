@@ -33,6 +33,7 @@ SMALLER = {
     "--views 16": "--views 2 --workers 0",
     "--epochs 5 ": "--epochs 1 ",
     "--epochs 50 ": "--epochs 2 ",
+    "--suite full": "--suite full --corruption-samples 3",
     "range(50)": "range(2)",
     "_epochs=50": "_epochs=2",
     "batch_size=64": "batch_size=8",
@@ -43,7 +44,7 @@ SMALLER = {
 QUICK = {  # added to a command; of a repeated flag the last counts
     "train": "--size 32 --batch 8 --workers 0 --epochs 1",
     "refine": "--size 32 --batch 8 --workers 0 --epochs 1 --rounds 2",
-    "evaluate": "--workers 0 --corruption-samples 3",
+    "evaluate": "--workers 0",
     "predict": "--workers 0",
     "demo": "--epochs 1 --seeds 1 --views 2 --size 32 --model timm:test_resnet --batch 8",
     "train_plus.py": "--device cpu --workers 0 --batch-size 8 --warmup-epochs 0",
