@@ -81,8 +81,9 @@ def evaluate(
     samples = _samples(suite, asked)
     against = None if baseline is None else _full_document(baseline)
     source = open_source(data)
+    images = {"fingerprint": fingerprint(source), "corruption_samples": samples, "seed": seed}
     if against is not None:
-        _require_same_images(baseline, against, {"fingerprint": fingerprint(source)}, samples, seed)
+        _require_same_images(baseline, against, images)
     loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
     evaluation = score(
         loaded,
@@ -136,7 +137,7 @@ def evaluate(
         "details": details,
         "settings": settings,
         "versions": library_versions(),
-        "data": {"uri": source.uri, "fingerprint": fingerprint(source), "count": len(evaluation.ids)},
+        "data": {"uri": source.uri, "fingerprint": images["fingerprint"], "count": len(evaluation.ids)},
     }
     if json:
         print(json_bytes(document).decode().rstrip("\n"))
@@ -182,13 +183,10 @@ def _full_document(baseline: Path) -> Mapping[str, Any]:
     return dict(document)
 
 
-def _require_same_images(
-    baseline: Path | None, document: Mapping[str, Any], data: Mapping[str, Any], samples: int, seed: int
-) -> None:
+def _require_same_images(baseline: Path | None, document: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises: SettingsError, where the baseline was scored on other images, or on others of them."""
     from buttress.errors import SettingsError
 
-    wanted = {**data, "corruption_samples": samples, "seed": seed}
     told = {**document.get("settings", {}), **document.get("data", {})}
     if other := [name for name, value in wanted.items() if told.get(name) != value]:
         raise SettingsError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -21,7 +23,12 @@ def class_hits(predicted_N: Tensor, labels_N: Tensor, classes: int) -> ClassHits
     return ClassHits(torch.bincount(labels_N[right_N], minlength=classes), torch.bincount(labels_N, minlength=classes))
 
 
-def balanced_accuracy(hits: ClassHits) -> float:
-    """Mean over the classes that have images of the share of them that is right, 0..1 (Brodersen et al. 2010)."""
-    there_C = hits.count_C > 0
-    return float((hits.right_C[there_C].double() / hits.count_C[there_C]).mean())
+def balanced_accuracy(labels_N: NDArray[np.int64], right_N: NDArray[np.bool_], times_N: NDArray[np.int64]) -> float:
+    """Mean over the classes that have images of the share of them that is right, 0..1 (Brodersen et al. 2010).
+
+    Args:
+        labels_N, right_N: class of each image, and whether it was predicted.
+        times_N: how often each counts.
+    """
+    images_C, right_C = np.bincount(labels_N, times_N), np.bincount(labels_N, times_N * right_N)
+    return float((right_C[images_C > 0] / images_C[images_C > 0]).mean())

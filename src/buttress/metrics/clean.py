@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from buttress.metrics.accuracy import row_chunks
 from buttress.metrics.adaptive_ece import adaptive_calibration_error
 from buttress.metrics.brier import brier_scores
 from buttress.metrics.calibration import BINS, reliability_bins, top1
-from buttress.metrics.class_accuracy import class_hits
+from buttress.metrics.class_accuracy import balanced_accuracy, class_hits
 from buttress.metrics.classwise_ece import classwise_calibration_error
 from buttress.metrics.confusion import confused_pairs
 from buttress.metrics.evaluate import Evaluation
@@ -35,13 +36,13 @@ def clean_figures(evaluation: Evaluation) -> dict[str, Figure]:
     temperature of the other half. These have no value where no temperature is best (`best_temperature`).
     """
     logits_NC, labels_N = torch.from_numpy(evaluation.logits), torch.from_numpy(evaluation.labels)
-    count, classes = logits_NC.shape
+    count = len(labels_N)
     confidence_N, predicted_N = top1(logits_NC)
     right_N = predicted_N == labels_N
-    statistics = {
+    statistics: dict[str, Statistic] = {
         "nll": mean_of(_losses(logits_NC, labels_N).numpy()),
         "ece": _ece(confidence_N, right_N),
-        "balanced_accuracy": _balanced(labels_N.numpy(), right_N.numpy(), classes),
+        "balanced_accuracy": partial(balanced_accuracy, labels_N.numpy(), right_N.numpy()),
         "brier": mean_of(brier_scores(logits_NC, labels_N).numpy()),
         "aurc": _aurc(confidence_N, right_N),
     }
@@ -107,15 +108,6 @@ def _ece(confidence_N: Tensor, right_N: Tensor) -> Statistic:
     bin_N = (torch.bucketize(confidence_N, torch.linspace(0, 1, BINS + 1), right=True) - 1).numpy()
     gap_N = (right_N.double() - confidence_N.double()).numpy()
     return lambda times_N: float(np.abs(np.bincount(bin_N, times_N * gap_N)).sum()) / len(gap_N)
-
-
-def _balanced(labels_N: NDArray[np.int64], right_N: NDArray[np.bool_], classes: int) -> Statistic:
-    def statistic(times_N: NDArray[np.int64]) -> float:
-        images_C = np.bincount(labels_N, times_N, minlength=classes)
-        right_C = np.bincount(labels_N, times_N * right_N, minlength=classes)
-        return float((right_C[images_C > 0] / images_C[images_C > 0]).mean())
-
-    return statistic
 
 
 def _aurc(confidence_N: Tensor, right_N: Tensor) -> Statistic:
