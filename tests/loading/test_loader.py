@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,3 +80,19 @@ def test_batches_of_a_worker_come_through_shared_memory(source):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_on_a_gpu_batches_are_pinned(source, workers):
     assert all(batch.images.is_pinned() for batch in loader_of(source, shuffle=False, workers=workers))
+
+
+LEFT_OPEN = """
+from buttress.metrics.score import evaluation_loader
+from buttress.models.preprocessing import Preprocessing
+from buttress.sources import open_source
+
+look = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.2,) * 3, interpolation="bilinear", crop_pct=1.0)
+batches = iter(evaluation_loader(look, open_source("digits"), workers=2))
+next(batches)
+"""
+
+
+def test_a_program_ends_that_has_left_its_loader_open() -> None:
+    """Or a notebook, or a test suite, would wait at its end for workers that nobody has told."""
+    subprocess.run([sys.executable, "-c", LEFT_OPEN], check=True, timeout=60)

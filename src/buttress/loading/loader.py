@@ -5,7 +5,9 @@ The epoch travels with the indices of every batch, so workers that live on see i
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -214,8 +216,20 @@ def _sparse(
 
 
 def _left_to_the_parent(number: int) -> None:
-    """Schedulers signal every process of a job; a training that finishes its step first still needs its batches."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Only the parent's SIGTERM ends this worker.
+
+    Schedulers signal every process of a job; a training that finishes its step first still needs its batches. A
+    program that ends with a loader open ends its workers so, and then waits for them.
+    """
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where each of them ends it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_the_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _as_is(arrays: Any) -> Any:

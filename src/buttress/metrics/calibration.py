@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics.functional.classification import binary_calibration_error
 
 from buttress.metrics.accuracy import CHUNK, row_chunks
 
@@ -30,6 +29,8 @@ def expected_calibration_error(logits_NC: Tensor, labels_N: Tensor) -> float:
 
     A bin holds its lower edge; the last holds both.
     """
+    from torchmetrics.functional.classification import binary_calibration_error  # seconds to import
+
     confidence_N, predicted_N = top1(logits_NC)
     # The binary form on "is the top-1 right" is the same sum as the multiclass one, without its [N, C] probabilities.
     right_N = predicted_N.eq(labels_N).long()
