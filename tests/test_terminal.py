@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from buttress.terminal import progress
+from buttress.terminal import print_table, progress
 
 
 class Clock:
@@ -60,3 +60,12 @@ def test_one_long_step_has_a_count_but_no_rate(clock, capsys):
 def test_hours_are_told_as_hours(clock, capsys):
     work(clock, 40, [1, 1], total=1000)
     assert capsys.readouterr().err.splitlines()[-1] == "labelling: 2/1,000, 0.0 views/s, 11 h left, loss 0.5"
+
+
+def test_a_table_in_a_pipe_is_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("of two", ["", "value"], [["x" * 150, "1.5"], ["[bold]", "20"]])
+    title, *lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert title == "of two"
+    assert lines[2].split() == ["x" * 150, "1.5"]
+    assert lines[3].split() == ["[bold]", "20"]
+    assert len(lines[2]) == len(lines[3])

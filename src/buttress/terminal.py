@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 LINE_SECONDS = 30.0  # between the lines of progress in a log file
@@ -104,6 +104,28 @@ class _Bar(Progress):
 
     def update(self, text: str) -> None:
         self._bars.update(self._task, text=text)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout: the first column to the left, the others to the right. In a pipe no line is cut.
+
+    Args:
+        title: what it is about.
+        columns: their heads.
+        rows: each a cell per column.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+    console.print(title, style="bold")
+    console.print(table)
 
 
 def note(text: str) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from buttress.cli import main
 from buttress.errors import ModelError
-from buttress.metrics.score import score
+from buttress.metrics.score import Scoring, score
 from buttress.models.load import load_model
 from buttress.models.normalise import normalise
 from buttress.runs import Run, open_run
@@ -181,7 +181,7 @@ def test_a_whole_imagenet_head_folds_to_ten_classes(real_data, tmp_path):
     source = Subset(open_source(f"folder:{photos}"), range(0, 500, 25))
     assert source.classes is not None
     (tmp_path / "map.yaml").write_text("".join(f"{name}: {name}\n" for name in source.classes))
-    cut = score(whole.load_model(), source, class_map=tmp_path / "map.yaml")
+    cut = score(whole.load_model(), source, Scoring(class_map=tmp_path / "map.yaml"))
     folded = score(open_run(tmp_path / "folded").load_model(), source)
     np.testing.assert_allclose(folded.logits, cut.logits, rtol=1e-5, atol=1e-5)
     assert folded.figures["top1"] == cut.figures["top1"]

@@ -11,7 +11,7 @@ from torch import nn
 
 from buttress.commands.evaluate import evaluate
 from buttress.metrics.evaluate import Predicted
-from buttress.metrics.score import score
+from buttress.metrics.score import note_cut, score, scored_classes
 from buttress.models.load import LoadedModel
 from buttress.models.preprocessing import Preprocessing
 from buttress.sources import open_source
@@ -53,6 +53,8 @@ def test_a_general_model_is_cut_to_the_data_and_says_so(source, capsys):
     whole, cut = score(model("run:somewhere"), source), score(model("timm:tiny@w.safetensors"), source)
     np.testing.assert_allclose(cut.logits, whole.logits[:, [3, 2, 0]], rtol=1e-6)
     assert cut.labels.tolist() == list(source.labels)
+    general = model("timm:tiny@w.safetensors")
+    note_cut(general, scored_classes(general, tuple(source.classes)))
     assert "scored over the 3 of its 5 classes that the data has" in capsys.readouterr().err
 
 

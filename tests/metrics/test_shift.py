@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.metrics.crops import Canvas, chosen_crop, chosen_turn, middle_crop
-from buttress.metrics.score import evaluation_loader, score
+from buttress.metrics.score import Scoring, evaluation_loader, score
 from buttress.metrics.shift import score_shifted
 from buttress.models.load import LoadedModel
 from buttress.models.preprocessing import Preprocessing
@@ -68,7 +68,7 @@ def loaded(module: nn.Module, classes: int) -> LoadedModel:
 
 
 def shares(module: nn.Module, classes: int, **options: Any) -> tuple[float, float]:
-    figures = score_shifted(loaded(module, classes), photos(classes), **options).figures()
+    figures = score_shifted(loaded(module, classes), photos(classes), Scoring(**options)).figures()
     assert figures["shift_camera"]["count"] == 12
     return tuple(float(figures[name]["value"] or 0) for name in ("shift_camera", "shift_cyclic"))  # type: ignore[return-value]
 
@@ -86,7 +86,7 @@ def test_a_model_of_places_changes_and_crops_by_content_repair_it():
 
 
 def test_scores_may_be_of_chosen_crops():
-    middle, chosen = (score(loaded(Places(), 8), photos(8), consistent=which) for which in (False, True))
+    middle, chosen = (score(loaded(Places(), 8), photos(8), Scoring(consistent=which)) for which in (False, True))
     assert middle.figures["top1"]["count"] == chosen.figures["top1"]["count"] == 12
     assert not np.array_equal(middle.logits, chosen.logits)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from buttress.metrics.suite import FullSuite
 
 SAMPLES = 100  # images that are corrupted and moved
 NAMES = {
@@ -63,106 +66,70 @@ def evaluate(
         workers: processes that prepare batches; 0 = none.
         max_bad: largest share, 0..1, of images that may fail to decode.
         json: print the JSON document in place of the table.
-        out: JSON file for the figures and their details; the default prints figures only.
+        out: JSON file for the figures and their details; the default, of a run, is evaluation.json in its folder.
     """
-    from buttress.files import json_bytes, require_writable, write_json
-    from buttress.metrics.clean import clean_details, clean_figures
-    from buttress.metrics.robustness import decodable, errors_against, sampled, score_corrupted
-    from buttress.metrics.scale import score_scales
-    from buttress.metrics.score import score
-    from buttress.metrics.shift import score_shifted
+    from buttress.files import json_bytes, require_writable
+    from buttress.metrics.score import Scoring
+    from buttress.metrics.suite import judge
     from buttress.runs.resolve import resolve_model
     from buttress.sources import fingerprint, open_source
     from buttress.versions import library_versions
 
     if out is not None:
         require_writable(out)
-    asked = {"--corruption-samples": corruption_samples, "--baseline": baseline, "--seed": seed or None}
-    samples = _samples(suite, asked)
-    against = None if baseline is None else _full_document(baseline)
+    full = _full_suite(suite, corruption_samples, seed, baseline)
     source = open_source(data)
-    images = {"fingerprint": fingerprint(source), "corruption_samples": samples, "seed": seed}
-    if against is not None:
-        _require_same_images(baseline, against, images)
+    images = {"uri": source.uri, "fingerprint": fingerprint(source)}
+    if baseline is not None:
+        _require_same_images(baseline, images["fingerprint"], full)
     loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
-    evaluation = score(
-        loaded,
-        source,
-        class_map=class_map,
-        workers=workers,
-        batch=batch,
-        max_bad=max_bad,
-        consistent=consistent_crops,
-    )
-    figures, details = clean_figures(evaluation), clean_details(evaluation)
+    how = Scoring(class_map=class_map, batch=batch, workers=workers, max_bad=max_bad, consistent=consistent_crops)
+    found = judge(loaded, source, how, full)
     settings = {
         "model": model,
         "class_map": str(class_map) if class_map else None,
         "size": loaded.preprocessing.size,
-        "classes_scored": len(evaluation.classes),
+        "classes_scored": len(found.evaluation.classes),
         "suite": suite,
         "consistent_crops": consistent_crops,
     }
-    if suite == "full":
-        part = sampled(decodable(source, evaluation.ids), samples, seed)
-        found = score_corrupted(
-            loaded,
-            part,
-            seed=seed,
-            class_map=class_map,
-            batch=batch,
-            workers=workers,
-            max_bad=max_bad,
-        )
-        figures |= found.figures()
-        details["corruptions"] = found.details()
-        settings |= {"corruption_samples": samples, "seed": seed}
-        figures |= score_shifted(
-            loaded,
-            part,
-            consistent=consistent_crops,
-            class_map=class_map,
-            batch=batch,
-            workers=workers,
-            max_bad=max_bad,
-        ).figures()
-        details["scales"] = score_scales(
-            loaded, part, class_map=class_map, batch=batch, workers=workers, max_bad=max_bad
-        )
-        if against is not None:
-            figures |= errors_against(found, against["details"]["corruptions"])
-            settings["baseline"] = against["settings"]["model"]
+    if full is not None:
+        settings |= {"corruption_samples": full.samples, "seed": full.seed}
+    if baseline is not None:
+        settings["baseline"] = _full_document(baseline)["settings"]["model"]
     document = {
-        **figures,
-        "details": details,
+        **found.figures,
+        "details": found.details,
         "settings": settings,
         "versions": library_versions(),
-        "data": {"uri": source.uri, "fingerprint": images["fingerprint"], "count": len(evaluation.ids)},
+        "data": {**images, "count": len(found.evaluation.ids)},
     }
     if json:
         print(json_bytes(document).decode().rstrip("\n"))
     else:
         _print_figures(document)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, document)
+    _keep(document, out, model)
 
 
-def _samples(suite: str, asked: Mapping[str, Any]) -> int:
-    """How many images are corrupted.
+def _full_suite(suite: str, samples: int | None, seed: int, baseline: Path | None) -> FullSuite | None:
+    """The settings of the full suite; None for the quick one.
 
-    Raises: SettingsError, where one of the settings is out of its range, or is of the full suite and this is not.
+    Raises: SettingsError, where one of them is out of its range, or is given and this is the quick suite.
     """
     from buttress.errors import SettingsError
+    from buttress.metrics.suite import FullSuite
 
-    count, seed = asked["--corruption-samples"], asked["--seed"]
-    if suite != "full" and (given := [flag for flag, value in asked.items() if value is not None]):
-        raise SettingsError(f"{', '.join(given)}: of --suite full")
-    if count is not None and count < 1:
-        raise SettingsError(f"--corruption-samples {count}: at least 1 image")
-    if seed is not None and not 0 <= seed < 2**63:
+    asked = {"--corruption-samples": samples, "--baseline": baseline, "--seed": seed or None}
+    if suite != "full":
+        if given := [flag for flag, value in asked.items() if value is not None]:
+            raise SettingsError(f"{', '.join(given)}: of --suite full")
+        return None
+    if samples is not None and samples < 1:
+        raise SettingsError(f"--corruption-samples {samples}: at least 1 image")
+    if not 0 <= seed < 2**63:
         raise SettingsError(f"--seed {seed}: must be 0 or more, and below 2^63")
-    return SAMPLES if count is None else int(count)
+    told = None if baseline is None else _full_document(baseline)["details"]["corruptions"]
+    return FullSuite(samples=SAMPLES if samples is None else samples, seed=seed, baseline=told)
 
 
 def _full_document(baseline: Path) -> Mapping[str, Any]:
@@ -183,10 +150,13 @@ def _full_document(baseline: Path) -> Mapping[str, Any]:
     return dict(document)
 
 
-def _require_same_images(baseline: Path | None, document: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _require_same_images(baseline: Path, fingerprint: str, full: FullSuite | None) -> None:
     """Raises: SettingsError, where the baseline was scored on other images, or on others of them."""
     from buttress.errors import SettingsError
 
+    assert full is not None
+    document = _full_document(baseline)
+    wanted = {"fingerprint": fingerprint, "corruption_samples": full.samples, "seed": full.seed}
     told = {**document.get("settings", {}), **document.get("data", {})}
     if other := [name for name, value in wanted.items() if told.get(name) != value]:
         raise SettingsError(
@@ -194,36 +164,83 @@ def _require_same_images(baseline: Path | None, document: Mapping[str, Any], wan
         )
 
 
+def _keep(document: Mapping[str, Any], out: Path | None, model: str) -> None:
+    """Write the document to `out`; without, that of a run into its folder."""
+    from buttress.files import write_json
+    from buttress.terminal import note
+
+    path = out or _place_in_run(model)
+    if path is None:
+        return
+    if out is None and document["settings"]["suite"] != "full" and _is_full(path):
+        note(f"{path}: holds a full evaluation and stays as it is; --out FILE keeps this quick one")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, document)
+    if out is None:
+        note(f"{path}: written; buttress report {path.parent} shows it")
+
+
+def _place_in_run(model: str) -> Path | None:
+    """Where an evaluation of a run is kept; None where the model is no run, or its folder cannot be written to."""
+    import os
+
+    from buttress.models.uri import parse_model_uri
+    from buttress.runs.run import EVALUATION
+
+    parsed = parse_model_uri(model)
+    if parsed.scheme != "run" or parsed.path is None or not os.access(parsed.path, os.W_OK):
+        return None
+    return Path(parsed.path) / EVALUATION
+
+
+def _is_full(path: Path) -> bool:
+    from buttress.errors import SettingsError
+    from buttress.files import read_json
+
+    try:
+        document = read_json(path, SettingsError)
+    except SettingsError:
+        return False
+    return isinstance(document, dict) and document.get("settings", {}).get("suite") == "full"
+
+
 def _print_figures(document: Mapping[str, Any]) -> None:
-    print(f"{document['data']['count']:,} images, {document['settings']['classes_scored']:,} classes")
-    width = max(map(len, NAMES.values()))
-    for key, name in NAMES.items():
-        if key in document:
-            print(f"{name:{width}}  {_text(document[key])}")
+    from buttress.terminal import print_table
+
+    title = f"{document['data']['count']:,} images, {document['settings']['classes_scored']:,} classes"
+    rows = [[name, *_cells(document[key])] for key, name in NAMES.items() if key in document]
+    print_table(title, ["", "value", "95 % interval"], rows)
     if "corruptions" in document["details"]:
         _print_corruptions(document["details"]["corruptions"])
         _print_scales(document["details"]["scales"])
 
 
+def _cells(figure: Mapping[str, float | int | None]) -> list[str]:
+    if figure["value"] is None:
+        return ["undefined here", ""]
+    return [f"{figure['value']:.4f}", "" if figure["low"] is None else f"{figure['low']:.4f} to {figure['high']:.4f}"]
+
+
 def _print_corruptions(found: Mapping[str, Any]) -> None:
     """Top-1 in percent by corruption and severity."""
+    from buttress.terminal import print_table
+
     clean = found["clean"]
-    print(f"\ntop-1 % of {clean['count']:,} images, clean {100 * clean['value']:.1f}, corrupted, severity 1 to 5")
-    for name, figures in found.items():
-        if name != "clean":
-            print(f"{name.replace('_', ' '):18}" + "".join(f"{100 * each['value']:7.1f}" for each in figures))
+    title = f"top-1 % of {clean['count']:,} images, clean {100 * clean['value']:.1f}, corrupted by severity"
+    rows = [
+        [name.replace("_", " "), *(f"{100 * each['value']:.1f}" for each in figures)]
+        for name, figures in found.items()
+        if name != "clean"
+    ]
+    print_table(title, ["", "1", "2", "3", "4", "5"], rows)
 
 
 def _print_scales(found: Sequence[Mapping[str, Any]]) -> None:
     """Top-1 in percent by side."""
-    print("\ntop-1 % at other sides in pixels, the model's own crop")
-    for each in found:
-        value = each["top1"]["value"]
-        print(f"{each['side']:18,}" + (f"{100 * value:7.1f}" if value is not None else "  not measured"))
+    from buttress.terminal import print_table
 
-
-def _text(figure: Mapping[str, float | int | None]) -> str:
-    if figure["value"] is None:
-        return "undefined here"
-    interval = "" if figure["low"] is None else f"  [{figure['low']:.4f}, {figure['high']:.4f}]"
-    return f"{figure['value']:.4f}{interval}"
+    values = [each["top1"]["value"] for each in found]
+    cells = ["not measured" if value is None else f"{100 * value:.1f}" for value in values]
+    sides = [f"{each['side']:,}" for each in found]
+    print_table("top-1 % at other sides, the model's own crop", ["pixels", *sides], [["top-1 %", *cells]])

@@ -26,6 +26,7 @@ from buttress.metrics.temperature import best_temperature, cross_fitted
 from buttress.sources.identity import id_hashes
 
 CONFUSED = 20  # pairs of classes
+TIE = 1e-4
 
 
 def clean_figures(evaluation: Evaluation) -> dict[str, Figure]:
@@ -63,7 +64,10 @@ def clean_figures(evaluation: Evaluation) -> dict[str, Figure]:
 
 
 def clean_details(evaluation: Evaluation) -> dict[str, Any]:
-    """What is more than one number: `classes`, `confused`, `reliability` and `risk_coverage`, ready for JSON."""
+    """What is more than one number: `classes`, `confused`, `reliability`, `risk_coverage` and `ties`, ready for JSON.
+
+    Ties are the images whose two best logits are within 1e-4: there another batch size may give the other class.
+    """
     classes = evaluation.classes
     logits_NC, labels_N = torch.from_numpy(evaluation.logits), torch.from_numpy(evaluation.labels)
     confidence_N, predicted_N = top1(logits_NC)
@@ -95,7 +99,15 @@ def clean_details(evaluation: Evaluation) -> dict[str, Any]:
             for each in reliability_bins(logits_NC, labels_N)
         ],
         "risk_coverage": {"coverage": list(curve.coverage), "risk": list(curve.risk)},
+        "ties": [evaluation.ids[place] for place in _ties(logits_NC)],
     }
+
+
+def _ties(logits_NC: Tensor) -> list[int]:
+    if logits_NC.shape[1] < 2:
+        return []
+    best_N2 = logits_NC.topk(2, dim=1).values
+    return torch.nonzero(best_N2[:, 0] - best_N2[:, 1] <= TIE)[:, 0].tolist()
 
 
 def _losses(logits_NC: Tensor, labels_N: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from buttress.errors import ModelError, SettingsError
 from buttress.metrics.evaluate import batch_logits, evaluating
-from buttress.metrics.score import EVALUATION_BATCH, evaluation_device, evaluation_loader, scored_classes
+from buttress.metrics.score import EVALUATION_BATCH, evaluation_device, evaluation_loader, note_cut, scored_classes
 from buttress.models.load import LoadedModel
 from buttress.sources import Sample, Source
 from buttress.teachers.classes import ClassMap, choose_classes
@@ -107,7 +107,9 @@ def _classes(loaded: LoadedModel, source: Source, class_map: Path | None) -> Cla
     if class_map is None and loaded.classes is not None and not _knows_any(loaded.classes, source.classes, loaded.uri):
         note(f"{source.uri}: none of its folders is a class of {loaded.uri}, which predicts over its own classes")
         return ClassMap(classes=loaded.classes)
-    return scored_classes(loaded, tuple(source.classes), class_map)
+    chosen = scored_classes(loaded, tuple(source.classes), class_map)
+    note_cut(loaded, chosen)
+    return chosen
 
 
 def _knows_any(own: tuple[str, ...], classes: Sequence[str], uri: str) -> bool:

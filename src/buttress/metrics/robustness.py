@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -17,7 +16,7 @@ from buttress.loading.targets import Batch
 from buttress.metrics.corruptions import COMMON, CORRUPTIONS, SEVERITIES, corrupt
 from buttress.metrics.evaluate import batch_logits, evaluating
 from buttress.metrics.intervals import Figure, bootstrap, figure, fraction, mean_of
-from buttress.metrics.score import EVALUATION_BATCH, evaluation_device, scored_batches
+from buttress.metrics.score import AS_IT_IS, Scoring, evaluation_device, scored_batches
 from buttress.models.load import LoadedModel
 from buttress.sources import Source, Subset
 from buttress.sources.identity import id_hashes
@@ -121,27 +120,16 @@ def _corrupted(images: Batch, conditions: Sequence[tuple[str, int]], seed: int, 
             yield Batch(torch.from_numpy(out_NHW3).permute(0, 3, 1, 2), images.targets, images.ids)
 
 
-def score_corrupted(
-    loaded: LoadedModel,
-    source: Source,
-    *,
-    seed: int = 0,
-    class_map: Path | None = None,
-    batch: int = EVALUATION_BATCH,
-    workers: int = 0,
-    max_bad: float = 0.001,
-) -> Robustness:
-    """`corrupted_scores` of the labelled images of a source.
+def score_corrupted(loaded: LoadedModel, source: Source, how: Scoring = AS_IT_IS, *, seed: int = 0) -> Robustness:
+    """`corrupted_scores` of the labelled images of a source; corruptions are of the middle crop.
 
     Args:
+        loaded, source, how: as for `score`.
         seed: of the corruptions.
-        loaded, source, class_map, batch, workers, max_bad: as for `score`.
 
     Raises: SourceError, ModelError: as `score`.
     """
-    batches, chosen = scored_batches(
-        loaded, source, class_map=class_map, workers=workers, batch=batch, max_bad=max_bad, tell=False
-    )
+    batches, chosen = scored_batches(loaded, source, replace(how, consistent=False))
     assert chosen.classes is not None
     parts = [
         corrupted_scores(
@@ -151,8 +139,8 @@ def score_corrupted(
             groups=chosen.groups,
             device=evaluation_device(),
             seed=seed,
-            batch=batch,
-            workers=workers,
+            batch=how.batch,
+            workers=how.workers,
         )
         for images in _gathered(batches)
     ]

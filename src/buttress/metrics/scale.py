@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from buttress.errors import ModelError
 from buttress.metrics.intervals import figure
-from buttress.metrics.score import EVALUATION_BATCH, score
+from buttress.metrics.score import AS_IT_IS, Scoring, score
 from buttress.models.load import LoadedModel, at_size
 from buttress.sources import Source
 from buttress.terminal import note
@@ -24,21 +23,13 @@ def sides_of(size: int) -> list[int]:
     return sorted({max(step, round(size * factor / step) * step) for factor in FACTORS})
 
 
-def score_scales(
-    loaded: LoadedModel,
-    source: Source,
-    *,
-    class_map: Path | None = None,
-    batch: int = EVALUATION_BATCH,
-    workers: int = 0,
-    max_bad: float = 0.001,
-) -> list[dict[str, Any]]:
+def score_scales(loaded: LoadedModel, source: Source, how: Scoring = AS_IT_IS) -> list[dict[str, Any]]:
     """`{"side": pixels, "top1": figure}` at half to twice the model's size; no value where it cannot run at a side.
 
     Position embeddings of a fixed size are resampled from the model's own each time. The crop and the filter stay.
 
     Args:
-        loaded, source, class_map, batch, workers, max_bad: as for `score`. The model is left as it is.
+        loaded, source, how: as for `score`; the crop is the middle one. The model is left as it is.
 
     Raises: SourceError, ModelError: as `score`.
     """
@@ -50,6 +41,6 @@ def score_scales(
             note(str(failure))
             told.append({"side": side, "top1": figure(None, 0)})
             continue
-        found = score(resized, source, class_map=class_map, batch=batch, workers=workers, max_bad=max_bad, tell=False)
+        found = score(resized, source, replace(how, consistent=False))
         told.append({"side": side, "top1": found.figures["top1"]})
     return told

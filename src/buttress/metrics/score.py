@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,28 @@ from buttress.terminal import note
 from buttress.views.presets import eval_policy
 
 EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """How a model is scored.
+
+    Args:
+        class_map: YAML file, class of the source -> the model's class, where names do not say it.
+        batch: images per batch.
+        workers: worker processes.
+        max_bad: largest share, 0..1, of images that may fail to decode.
+        consistent: choose each crop by its content (`chosen_crop`) and not from the middle.
+    """
+
+    class_map: Path | None = None
+    batch: int = EVALUATION_BATCH
+    workers: int = 0
+    max_bad: float = 0.001
+    consistent: bool = False
+
+
+AS_IT_IS = Scoring()
 
 
 def evaluation_loader(
@@ -87,45 +109,22 @@ class RelabelledBatches:
             yield replace(batch, targets=self._table[batch.targets])
 
 
-def score(
-    loaded: LoadedModel,
-    source: Source,
-    *,
-    class_map: Path | None = None,
-    workers: int = 0,
-    batch: int = EVALUATION_BATCH,
-    max_bad: float = 0.001,
-    consistent: bool = False,
-    tell: bool = True,
-) -> Evaluation:
+def score(loaded: LoadedModel, source: Source, how: Scoring = AS_IT_IS) -> Evaluation:
     """Top-1, top-5, NLL and ECE of a model on a source, in fp32, on the GPU where there is one.
 
     A run is scored over all classes it was trained on, also where the data has only some of them. Of another model the
-    classes that the data has not are left out and its probabilities renormalised, which is an easier problem: noted.
+    classes that the data has not are left out and its probabilities renormalised, which is an easier problem
+    (`note_cut` says so).
 
     Args:
-        loaded: the model; where its classes are not the source's they are mapped by name, WordNet id, or `class_map`.
+        loaded: the model; where its classes are not the source's they are mapped by name, WordNet id, or a class map.
         source: labelled images.
-        class_map: YAML file, source class -> the model's class.
-        workers: worker processes.
-        batch: images per batch.
-        max_bad: largest share, 0..1, of images that may fail to decode.
-        consistent: choose each crop by its content (`chosen_crop`) and not from the middle.
-        tell: whether to note that classes of the model are left out.
+        how: batches, workers, crops.
 
     Raises:
         SourceError, ModelError: nothing to score, or classes that do not fit.
     """
-    batches, chosen = scored_batches(
-        loaded,
-        source,
-        class_map=class_map,
-        workers=workers,
-        batch=batch,
-        max_bad=max_bad,
-        consistent=consistent,
-        tell=tell,
-    )
+    batches, chosen = scored_batches(loaded, source, how)
     assert chosen.classes is not None
     predicted = predictions(
         loaded.module,
@@ -138,31 +137,22 @@ def score(
     return Evaluation.of(predicted, chosen.classes)
 
 
-def scored_batches(
-    loaded: LoadedModel,
-    source: Source,
-    *,
-    class_map: Path | None = None,
-    workers: int = 0,
-    batch: int = EVALUATION_BATCH,
-    max_bad: float = 0.001,
-    consistent: bool = False,
-    tell: bool = True,
-) -> tuple[RelabelledBatches, ClassMap]:
+def scored_batches(loaded: LoadedModel, source: Source, how: Scoring) -> tuple[RelabelledBatches, ClassMap]:
     """The labelled images of a source as a model wants to see them, labelled among the classes that it is scored over.
 
     Arguments and errors are those of `score`.
     """
     classes = classes_of(source)
-    chosen = scored_classes(loaded, classes, class_map, tell=tell)
+    chosen = scored_classes(loaded, classes, how.class_map)
     assert chosen.classes is not None
     loader: BatchLoader | ChosenCrops
-    if consistent:
-        canvas = Canvas.of(loaded.preprocessing)
-        canvases = canvas.loader(source, batch=batch, workers=workers, max_bad=max_bad)
-        loader = ChosenCrops(canvases, canvas, loaded.preprocessing.size)
+    look = loaded.preprocessing
+    if how.consistent:
+        canvas = Canvas.of(look)
+        canvases = canvas.loader(source, batch=how.batch, workers=how.workers, max_bad=how.max_bad)
+        loader = ChosenCrops(canvases, canvas, look.size)
     else:
-        loader = evaluation_loader(loaded.preprocessing, source, workers=workers, batch=batch, max_bad=max_bad)
+        loader = evaluation_loader(look, source, how.workers, how.batch, how.max_bad)
     return RelabelledBatches(loader, [chosen.classes.index(name) for name in classes]), chosen
 
 
@@ -171,9 +161,7 @@ def evaluation_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def scored_classes(
-    loaded: LoadedModel, classes: tuple[str, ...], class_map: Path | None = None, *, tell: bool = True
-) -> ClassMap:
+def scored_classes(loaded: LoadedModel, classes: tuple[str, ...], class_map: Path | None = None) -> ClassMap:
     """The classes that a model is scored over on data of these classes, and which of its outputs belong to each.
 
     Raises:
@@ -181,12 +169,9 @@ def scored_classes(
     """
     if class_map is None and loaded.classes is not None and _is_run_on_some_classes(loaded, classes):
         return ClassMap(classes=loaded.classes)
-    chosen = choose_classes(
+    return choose_classes(
         loaded.classes, mode="source", source_classes=classes, class_map=class_map, teacher=loaded.uri
     )
-    if tell:
-        _tell_cut(loaded, chosen.groups)
-    return chosen
 
 
 def _is_run_on_some_classes(loaded: LoadedModel, classes: tuple[str, ...]) -> bool:
@@ -196,7 +181,8 @@ def _is_run_on_some_classes(loaded: LoadedModel, classes: tuple[str, ...]) -> bo
     return parse_model_uri(loaded.uri).scheme == "run" and set(classes) < set(loaded.classes or ())
 
 
-def _tell_cut(loaded: LoadedModel, groups: tuple[tuple[int, ...], ...] | None) -> None:
-    used = loaded.num_classes if groups is None else sum(len(group) for group in groups)
+def note_cut(loaded: LoadedModel, chosen: ClassMap) -> None:
+    """Say so where classes of the model are left out."""
+    used = loaded.num_classes if chosen.groups is None else sum(len(group) for group in chosen.groups)
     if used < loaded.num_classes:
         note(f"{loaded.uri}: scored over the {used:,} of its {loaded.num_classes:,} classes that the data has")

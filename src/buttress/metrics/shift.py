@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from buttress.loading.targets import Batch
 from buttress.metrics.crops import Canvas, Look, chosen_crop, chosen_turn, middle_crop
 from buttress.metrics.evaluate import batch_logits, evaluating
 from buttress.metrics.intervals import Figure, bootstrap, mean_of
-from buttress.metrics.score import EVALUATION_BATCH, classes_of, evaluation_device, scored_classes
+from buttress.metrics.score import AS_IT_IS, Scoring, classes_of, evaluation_device, scored_classes
 from buttress.models.load import LoadedModel
 from buttress.sources import Source
 from buttress.terminal import progress
@@ -43,34 +42,24 @@ class Shifts:
         return bootstrap({"shift_camera": mean_of(camera_N), "shift_cyclic": mean_of(cyclic_N)}, len(camera_N))
 
 
-def score_shifted(
-    loaded: LoadedModel,
-    source: Source,
-    *,
-    consistent: bool = False,
-    class_map: Path | None = None,
-    batch: int = EVALUATION_BATCH,
-    workers: int = 0,
-    max_bad: float = 0.001,
-) -> Shifts:
+def score_shifted(loaded: LoadedModel, source: Source, how: Scoring = AS_IT_IS) -> Shifts:
     """Compare predictions of images and of the same moved by one pixel up, down, left and right.
 
     Args:
         loaded: the model.
         source: images of known classes; those that cannot be decoded are left out.
-        consistent: choose each crop by its content (`chosen_crop`) and not from the middle.
-        class_map, batch, workers, max_bad: as for `score`.
+        how: as for `score`.
 
     Raises: SourceError, ModelError: no image can be decoded, or as `score`.
     """
-    chosen = scored_classes(loaded, classes_of(source), class_map, tell=False)
+    chosen = scored_classes(loaded, classes_of(source), how.class_map)
     assert chosen.classes is not None
     classes, groups = len(chosen.classes), chosen.groups
     side = loaded.preprocessing.size
     canvas = Canvas.of(loaded.preprocessing)
-    look: Look = chosen_crop(side) if consistent else middle_crop(side)
-    turned: Look = chosen_turn if consistent else _as_it_is
-    loader = canvas.loader(source, batch=batch, workers=workers, max_bad=max_bad)
+    look: Look = chosen_crop(side) if how.consistent else middle_crop(side)
+    turned: Look = chosen_turn if how.consistent else _as_it_is
+    loader = canvas.loader(source, batch=how.batch, workers=how.workers, max_bad=how.max_bad)
     camera: list[NDArray[np.bool_]] = []
     cyclic: list[NDArray[np.bool_]] = []
 
@@ -93,7 +82,7 @@ def score_shifted(
             ]
             camera.append(np.stack([each != plain for each in moved]))
             middles = [middle_crop(side)(photo) for photo in still]
-            plain = told([turned(photo) for photo in middles], found) if consistent else plain
+            plain = told([turned(photo) for photo in middles], found) if how.consistent else plain
             rolled = [
                 told([turned(np.roll(photo, step, axis=(0, 1))) for photo in middles], found) for step in DIRECTIONS
             ]

@@ -4,6 +4,7 @@ run.json             what the run is, enough to build its model again: written f
 recipe.yaml          the flags that make it again
 metrics.jsonl        a line of JSON per epoch
 model.safetensors    the weights; its metadata lets the file also serve as timm:NAME@FILE
+evaluation.json      what `buttress evaluate` found of it
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 FORMAT = "buttress-run"
 VERSION = 1
 CARD, RECIPE, WEIGHTS, METRICS = "run.json", "recipe.yaml", "model.safetensors", "metrics.jsonl"
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True)

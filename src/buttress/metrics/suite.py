@@ -1,0 +1,67 @@
+"""All that is measured of a model, by one pass over the images or by the full suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from buttress.metrics.clean import clean_details, clean_figures
+from buttress.metrics.evaluate import Evaluation
+from buttress.metrics.intervals import Figure
+from buttress.metrics.robustness import decodable, errors_against, sampled, score_corrupted
+from buttress.metrics.scale import score_scales
+from buttress.metrics.score import Scoring, note_cut, score, scored_classes
+from buttress.metrics.shift import score_shifted
+from buttress.models.load import LoadedModel
+from buttress.sources import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullSuite:
+    """What the full suite looks at beyond the images as they are.
+
+    Args:
+        samples: images that are corrupted, moved and resized, as many of each class as can be.
+        seed: of which images these are, and of their corruptions; 0 or more, below 2^63.
+        baseline: the `details["corruptions"]` of another model's full suite on the same images, for mCE.
+    """
+
+    samples: int = 100
+    seed: int = 0
+    baseline: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was found of a model.
+
+    Args:
+        figures: each with value, count, low and high; docs/evaluate.md lists them.
+        details: what is more than one number, ready for JSON.
+        evaluation: the predictions that the clean figures come from.
+    """
+
+    figures: Mapping[str, Figure]
+    details: Mapping[str, Any]
+    evaluation: Evaluation
+
+
+def judge(loaded: LoadedModel, source: Source, how: Scoring, full: FullSuite | None = None) -> Judgement:
+    """Score a model on the images as they are, and with `full` also corrupted, moved and at other sizes.
+
+    Raises: SourceError, ModelError: as `score`.
+    """
+    evaluation = score(loaded, source, how)
+    assert source.classes is not None
+    note_cut(loaded, scored_classes(loaded, tuple(source.classes), how.class_map))
+    figures, details = clean_figures(evaluation), clean_details(evaluation)
+    if full is not None:
+        part = sampled(decodable(source, evaluation.ids), full.samples, full.seed)
+        found = score_corrupted(loaded, part, how, seed=full.seed)
+        figures |= found.figures()
+        if full.baseline is not None:
+            figures |= errors_against(found, full.baseline)
+        figures |= score_shifted(loaded, part, how).figures()
+        details |= {"corruptions": found.details(), "scales": score_scales(loaded, part, how)}
+    return Judgement(figures, details, evaluation)
