@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from buttress.errors import ButtressError, SettingsError
 from buttress.interrupts import deaf_children
+from buttress.memory import keep_freed_memory
 from buttress.nearest import did_you_mean
 from buttress.signature import REQUIRED, Argument, arguments_of, keyword_arguments, plain, type_name
 
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None, *, package: str = PACKAGE, verbs: Se
     try:
         function = getattr(importlib.import_module(f"{package}.{verb}"), verb)
         given = settings(function, rest)
+        keep_freed_memory()
         with deaf_children():
             code = 0 if given is None else int(function(**given) or 0)
         sys.stdout.flush()  # so that a pipe that has closed is noticed here

@@ -17,6 +17,7 @@ from buttress.errors import LabellingError
 from buttress.interrupts import interrupts_held
 from buttress.labelling.block import LabelJob, label_block
 from buttress.labelling.plan import Block
+from buttress.memory import keep_freed_memory
 
 _job: LabelJob | None = None
 
@@ -56,6 +57,7 @@ def run_blocks(blocks: Sequence[Block], job: LabelJob, workers: int) -> Iterator
 def _start_worker(job: LabelJob, ended: Connection) -> None:
     global _job
     _job = job
+    keep_freed_memory()
     threading.Thread(target=_end_with_parent, args=(ended,), daemon=True).start()
 
 
