@@ -14,6 +14,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from tars import png, tar_bytes, write_tar
 
+from buttress.sources.imagenet_lists import wordnet_ids
 from buttress.sources.opening import _OPENERS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text()
@@ -41,6 +42,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = Features({"image": Image(), "label": ClassLabel(names=["cat", "dog"])})
     cells = {"image": [{"bytes": png(n), "path": f"{n}.png"} for n in range(4)], "label": [0, 1, 0, 1]}
     DatasetDict({"train": Dataset.from_dict(cells, features=features)}).save_to_disk(tmp_path / "pets")
+    folders = {name: wordnet_ids(f"imagenet_{name}") for name in "ar"}
+    for name, each in {**folders, "sketch": ["n01440764"], "v2": ["0", "10", "2"]}.items():
+        for folder in each:
+            (tmp_path / f"imagenet-{name}" / folder).mkdir(parents=True)
+            (tmp_path / f"imagenet-{name}" / folder / "a.png").write_bytes(png(0))
     raw = tmp_path / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name, count in (("train", 3), ("t10k", 2)):
@@ -56,6 +62,6 @@ def test_the_page_runs_as_it_stands(block: str) -> None:
 
 
 def test_every_scheme_has_an_example() -> None:
-    shown = set(re.findall(r'open_source\("(\w+)', "".join(BLOCKS)))
+    shown = set(re.findall(r'open_source\("([\w-]+)', "".join(BLOCKS)))
     assert shown == {*_OPENERS, "digits"}
     assert "memory://" in "".join(BLOCKS)

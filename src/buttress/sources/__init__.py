@@ -5,10 +5,11 @@ from buttress.sources.decode import decode, image_size
 from buttress.sources.folder import FolderSource
 from buttress.sources.hugging_face import HuggingFaceSource
 from buttress.sources.identity import content_hash, fingerprint, id_hash, id_hashes
+from buttress.sources.imagenet_sets import ImageNetSet
 from buttress.sources.opening import open_source
 from buttress.sources.parquet import ParquetSource
 from buttress.sources.remote_folder import RemoteFolderSource
-from buttress.sources.source import Chunks, Sample, Source, UndecodableImage, chunks_of
+from buttress.sources.source import Chunks, Sample, Source, UndecodableImage, chunks_of, has_closed_classes
 from buttress.sources.tar import TarSource
 from buttress.sources.torchvision_sets import TorchvisionSource
 from buttress.sources.webdataset import WebDatasetSource
@@ -18,6 +19,7 @@ __all__ = [
     "Chunks",
     "FolderSource",
     "HuggingFaceSource",
+    "ImageNetSet",
     "ParquetSource",
     "Relabelled",
     "RemoteFolderSource",
@@ -32,6 +34,7 @@ __all__ = [
     "content_hash",
     "decode",
     "fingerprint",
+    "has_closed_classes",
     "id_hash",
     "id_hashes",
     "image_size",

@@ -18,6 +18,7 @@ from buttress.sources.source import (
     checked_labels,
     chunks_of,
     first_repeat,
+    has_closed_classes,
     label_or_none,
     nfc,
     numbered_classes,
@@ -83,6 +84,7 @@ class Subset:
         self.indices = chosen.astype(np.int64)
         self.uri = f"{source.uri} ({len(chosen)} of {len(source)})"
         self.classes = source.classes
+        self.closed_classes = has_closed_classes(source)
         self.ids = tuple(source.ids[index] for index in self.indices)
         self.labels = source.labels[self.indices]
         chunks = chunks_of(source)
@@ -104,6 +106,7 @@ class Relabelled:
         self.ids = source.ids
         self.chunks = chunks_of(source)
         self.classes = source.classes if labels is not None else None
+        self.closed_classes = labels is not None and has_closed_classes(source)
         given = np.full(len(source), NO_LABEL) if labels is None else labels
         self.labels = checked_labels(given, len(source), self.classes or (), source.uri)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from buttress.errors import SourceError
@@ -11,6 +12,7 @@ from buttress.sources.arrays import Relabelled
 from buttress.sources.digits import open_digits
 from buttress.sources.folder import FolderSource
 from buttress.sources.hugging_face import HuggingFaceSource
+from buttress.sources.imagenet_sets import IMAGENET_SETS, ImageNetSet
 from buttress.sources.parquet import ParquetSource
 from buttress.sources.remote import is_remote
 from buttress.sources.remote_folder import RemoteFolderSource
@@ -31,10 +33,12 @@ _OPENERS: Mapping[str, Callable[..., Source]] = {
     "wds": WebDatasetSource,
     "hf": HuggingFaceSource,
     "torchvision": TorchvisionSource,
+    **{name: partial(ImageNetSet, name, open_folder=_open_folder) for name in IMAGENET_SETS},
 }
 _KNOWN = (
     "folder:DIR, parquet:FILE[?image=COLUMN&label=COLUMN&id=COLUMN], tar:FILE, wds:PATTERN[?classes=FILE], "
-    "hf:NAME_OR_DIR[:SPLIT], torchvision:NAME[:ROOT][?split=SPLIT], digits"
+    "hf:NAME_OR_DIR[:SPLIT], torchvision:NAME[:ROOT][?split=SPLIT], "
+    f"{', '.join(f'{name}:DIR' for name in IMAGENET_SETS)}, digits"
 )
 _NEEDS = {"wds": "pattern", "hf": "name or folder", "torchvision": "name"}
 

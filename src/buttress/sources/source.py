@@ -56,6 +56,9 @@ class Source(Protocol):
 
     A source may have an attribute `chunks` (`chunks_of` reads it): there, reading at random is costly, and neighbours
     in a chunk cost little once one of them was read.
+
+    A source may have an attribute `closed_classes` (`has_closed_classes` reads it), true where its classes are all
+    that may be answered: also a run that was trained on more of them is scored over these alone.
     """
 
     @property
@@ -83,6 +86,11 @@ def chunks_of(source: Source) -> Chunks | None:
     """The source's chunks; none where samples cost the same in any order."""
     chunks: Chunks | None = getattr(source, "chunks", None)
     return chunks
+
+
+def has_closed_classes(source: Source) -> bool:
+    """Whether every model is to be scored over the source's classes alone, as the protocols of some test sets say."""
+    return bool(getattr(source, "closed_classes", False))
 
 
 def label_or_none(label: np.int32) -> int | None:
