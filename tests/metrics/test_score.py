@@ -11,7 +11,9 @@ from torch import nn
 
 from buttress.commands.evaluate import evaluate
 from buttress.metrics.evaluate import Predicted
+from buttress.metrics.predictions import predict_source
 from buttress.metrics.score import note_cut, score, scored_classes
+from buttress.metrics.shift import score_shifted
 from buttress.models.load import LoadedModel
 from buttress.models.preprocessing import Preprocessing
 from buttress.sources import open_source
@@ -54,13 +56,36 @@ def test_a_general_model_is_cut_to_the_data_and_says_so(source, capsys):
     np.testing.assert_allclose(cut.logits, whole.logits[:, [3, 2, 0]], rtol=1e-6)
     assert cut.labels.tolist() == list(source.labels)
     general = model("timm:tiny@w.safetensors")
-    note_cut(general, scored_classes(general, tuple(source.classes)))
+    note_cut(general, scored_classes(general, source))
     assert "scored over the 3 of its 5 classes that the data has" in capsys.readouterr().err
 
 
 def test_a_run_with_its_classes_in_another_order_is_not_cut(source, capsys):
     assert score(model("run:somewhere", ("red", "green", "blue")), source).logits.shape == (24, 3)
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_is_cut_to_classes_that_are_all_that_may_be_answered(source, capsys):
+    source.closed_classes = True
+    whole, cut = score(model("timm:tiny@w.safetensors"), source), score(model("run:somewhere"), source)
+    np.testing.assert_array_equal(cut.logits, whole.logits)
+    assert cut.classes == ("blue", "green", "red")
+    assert "run:somewhere: scored over the 3 of its 5 classes that the data has" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("closed", "classes"), [(True, ("blue", "green", "red")), (False, NAMES)])
+def test_moved_images_and_tables_of_predictions_are_of_the_same_classes(source, monkeypatch, closed, classes):
+    source.closed_classes = closed
+    found = []
+
+    def spy(*args, **given):
+        found.append(scored_classes(*args, **given))
+        return found[-1]
+
+    monkeypatch.setattr("buttress.metrics.shift.scored_classes", spy)
+    score_shifted(model("run:somewhere"), source)
+    assert found[0].classes == classes
+    assert predict_source(model("run:somewhere"), source).classes == classes
 
 
 @pytest.mark.parametrize(("uri", "scored"), [("run:somewhere", 5), ("timm:tiny@w.safetensors", 3)])

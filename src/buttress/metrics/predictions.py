@@ -107,7 +107,7 @@ def _classes(loaded: LoadedModel, source: Source, class_map: Path | None) -> Cla
     if class_map is None and loaded.classes is not None and not _knows_any(loaded.classes, source.classes, loaded.uri):
         note(f"{source.uri}: none of its folders is a class of {loaded.uri}, which predicts over its own classes")
         return ClassMap(classes=loaded.classes)
-    chosen = scored_classes(loaded, tuple(source.classes), class_map)
+    chosen = scored_classes(loaded, source, class_map)
     note_cut(loaded, chosen)
     return chosen
 

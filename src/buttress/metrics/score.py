@@ -17,7 +17,7 @@ from buttress.metrics.evaluate import Evaluation, predictions
 from buttress.models.load import LoadedModel
 from buttress.models.preprocessing import Preprocessing
 from buttress.models.uri import parse_model_uri
-from buttress.sources import Source
+from buttress.sources import Source, has_closed_classes
 from buttress.teachers.classes import ClassMap, choose_classes
 from buttress.terminal import note
 from buttress.views.presets import eval_policy
@@ -143,7 +143,7 @@ def scored_batches(loaded: LoadedModel, source: Source, how: Scoring) -> tuple[R
     Arguments and errors are those of `score`.
     """
     classes = classes_of(source)
-    chosen = scored_classes(loaded, classes, how.class_map)
+    chosen = scored_classes(loaded, source, how.class_map)
     assert chosen.classes is not None
     loader: BatchLoader | ChosenCrops
     look = loaded.preprocessing
@@ -161,13 +161,15 @@ def evaluation_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def scored_classes(loaded: LoadedModel, classes: tuple[str, ...], class_map: Path | None = None) -> ClassMap:
-    """The classes that a model is scored over on data of these classes, and which of its outputs belong to each.
+def scored_classes(loaded: LoadedModel, source: Source, class_map: Path | None = None) -> ClassMap:
+    """The classes that a model is scored over on this data, and which of its outputs belong to each.
 
     Raises:
-        ModelError: classes that do not fit.
+        SourceError, ModelError: the data has no classes, or they do not fit.
     """
-    if class_map is None and loaded.classes is not None and _is_run_on_some_classes(loaded, classes):
+    classes = classes_of(source)
+    some = loaded.classes is not None and _is_run_on_some_classes(loaded, classes)
+    if some and class_map is None and not has_closed_classes(source):
         return ClassMap(classes=loaded.classes)
     return choose_classes(
         loaded.classes, mode="source", source_classes=classes, class_map=class_map, teacher=loaded.uri

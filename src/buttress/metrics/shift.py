@@ -13,7 +13,7 @@ from buttress.loading.targets import Batch
 from buttress.metrics.crops import Canvas, Look, chosen_crop, chosen_turn, middle_crop
 from buttress.metrics.evaluate import batch_logits, evaluating
 from buttress.metrics.intervals import Figure, bootstrap, mean_of
-from buttress.metrics.score import AS_IT_IS, Scoring, classes_of, evaluation_device, scored_classes
+from buttress.metrics.score import AS_IT_IS, Scoring, evaluation_device, scored_classes
 from buttress.models.load import LoadedModel
 from buttress.sources import Source
 from buttress.terminal import progress
@@ -52,7 +52,7 @@ def score_shifted(loaded: LoadedModel, source: Source, how: Scoring = AS_IT_IS) 
 
     Raises: SourceError, ModelError: no image can be decoded, or as `score`.
     """
-    chosen = scored_classes(loaded, classes_of(source), how.class_map)
+    chosen = scored_classes(loaded, source, how.class_map)
     assert chosen.classes is not None
     classes, groups = len(chosen.classes), chosen.groups
     side = loaded.preprocessing.size

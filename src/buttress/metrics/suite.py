@@ -54,7 +54,7 @@ def judge(loaded: LoadedModel, source: Source, how: Scoring, full: FullSuite | N
     """
     evaluation = score(loaded, source, how)
     assert source.classes is not None
-    note_cut(loaded, scored_classes(loaded, tuple(source.classes), how.class_map))
+    note_cut(loaded, scored_classes(loaded, source, how.class_map))
     figures, details = clean_figures(evaluation), clean_details(evaluation)
     if full is not None:
         part = sampled(decodable(source, evaluation.ids), full.samples, full.seed)
