@@ -5,7 +5,7 @@ Shape legend: B views, T the teacher's classes, C the classes kept.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,6 +186,13 @@ class _TeacherNames:
         """The teacher's class names nearest to `name`, for a message."""
         hint = did_you_mean(_names_of(name)[0], self._synonyms, count=3).removeprefix("; ").removesuffix("?")
         return hint or "nothing near"
+
+
+def class_finder(classes: tuple[str, ...]) -> Callable[[str], list[int]]:
+    """A function from a name to the numbers of the classes that it can mean, by the rules that maps are made by:
+    its exact name, else its usual name, else a synonym; a WordNet id of ImageNet-1k has its English names.
+    """
+    return _TeacherNames(classes).find
 
 
 def _names_of(name: str) -> list[str]:
