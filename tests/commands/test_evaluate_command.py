@@ -10,6 +10,7 @@ import pytest
 
 from buttress.cli import main
 from buttress.metrics.corruptions import CORRUPTIONS
+from buttress.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +75,28 @@ def test_what_does_not_fit_is_refused_before_any_work(run, tmp_path, capsys, mon
         error = capsys.readouterr().err.strip().splitlines()
         assert part in error[-1], (words, error)
         assert not any("Traceback" in line for line in error)
+
+
+def test_several_right_labels_and_slices_are_told_beside_the_rest(run, tmp_path, capsys):
+    ids = open_source("digits").ids
+    (tmp_path / "sets.json").write_text(json.dumps({each: [str(digit) for digit in range(10)] for each in ids[:30]}))
+    (tmp_path / "slices.json").write_text(json.dumps({"first": ids[:20], "both": ids[10:40]}))
+    words = ["evaluate", str(run), "--data=digits", "--workers=0", f"--label-sets={tmp_path / 'sets.json'}"]
+    assert main([*words, f"--slices={tmp_path / 'slices.json'}", f"--out={tmp_path / 'a.json'}"]) == 0
+    told = json.loads((tmp_path / "a.json").read_text())
+    assert (told["multilabel_top1"]["value"], told["multilabel_top1"]["count"]) == (1, 30)
+    assert told["details"]["label_sets"] == {"left_out": {"empty": 0, "outside": 0, "absent": 1767}, "errors": []}
+    assert [(each["name"], each["images"]) for each in told["details"]["slices"]] == [("first", 20), ("both", 30)]
+    assert "top-1, any right label" in capsys.readouterr().out
+
+
+def test_an_evaluation_of_a_run_is_kept_in_it_and_a_full_one_stays(run, tmp_path, capsys):
+    words, kept = ["evaluate", str(run), "--data=digits", "--workers=0"], run / "evaluation.json"
+    assert main(words) == 0
+    assert json.loads(kept.read_text())["settings"]["suite"] == "quick"
+    told(run, kept)
+    full = kept.read_bytes()
+    capsys.readouterr()
+    assert main(words) == 0
+    assert kept.read_bytes() == full
+    assert "stays as it is" in capsys.readouterr().err

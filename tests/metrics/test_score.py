@@ -70,6 +70,8 @@ def test_a_run_is_cut_to_classes_that_are_all_that_may_be_answered(source, capsy
     whole, cut = score(model("timm:tiny@w.safetensors"), source), score(model("run:somewhere"), source)
     np.testing.assert_array_equal(cut.logits, whole.logits)
     assert cut.classes == ("blue", "green", "red")
+    run = model("run:somewhere")
+    note_cut(run, scored_classes(run, source))
     assert "run:somewhere: scored over the 3 of its 5 classes that the data has" in capsys.readouterr().err
 
 

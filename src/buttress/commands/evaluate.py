@@ -13,6 +13,8 @@ SAMPLES = 100  # images that are corrupted and moved
 NAMES = {
     "top1": "top-1",
     "top5": "top-5",
+    "real_top1": "top-1, ReaL labels",
+    "multilabel_top1": "top-1, any right label",
     "balanced_accuracy": "balanced accuracy",
     "nll": "NLL, nat",
     "brier": "Brier score",
@@ -36,6 +38,8 @@ def evaluate(
     *,
     data: str,
     class_map: Path | None = None,
+    label_sets: str | None = None,
+    slices: Path | None = None,
     suite: Literal["quick", "full"] = "quick",
     corruption_samples: int | None = None,
     baseline: Path | None = None,
@@ -55,6 +59,8 @@ def evaluate(
         model: a run folder, run:DIR, or a timm: model with weights.
         data: labelled images, e.g. folder:photos/val.
         class_map: YAML file, class of the data -> class of the model, where names do not say it.
+        label_sets: real, for ImageNet's validation images, or a JSON file, image -> its right classes.
+        slices: JSON file, name -> images that are also told of by themselves.
         suite: quick is one pass over the images; full also corrupts some of them in 19 ways and 5 severities, moves
             them by a pixel, and shows them at half to twice the model's size.
         corruption_samples: how many images that is done with, as many of each class as can be; the default is 100.
@@ -69,8 +75,10 @@ def evaluate(
         out: JSON file for the figures and their details; the default, of a run, is evaluation.json in its folder.
     """
     from buttress.files import json_bytes, require_writable
+    from buttress.metrics.label_sets import read_label_sets
     from buttress.metrics.score import Scoring
-    from buttress.metrics.suite import judge
+    from buttress.metrics.slices import read_slices
+    from buttress.metrics.suite import Truths, judge
     from buttress.runs.resolve import resolve_model
     from buttress.sources import fingerprint, open_source
     from buttress.versions import library_versions
@@ -78,18 +86,24 @@ def evaluate(
     if out is not None:
         require_writable(out)
     full = _full_suite(suite, corruption_samples, seed, baseline)
+    truths = Truths(
+        sets=None if label_sets is None else read_label_sets(label_sets),
+        slices=() if slices is None else read_slices(slices),
+    )
     source = open_source(data)
     images = {"uri": source.uri, "fingerprint": fingerprint(source)}
     if baseline is not None:
         _require_same_images(baseline, images["fingerprint"], full)
     loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
     how = Scoring(class_map=class_map, batch=batch, workers=workers, max_bad=max_bad, consistent=consistent_crops)
-    found = judge(loaded, source, how, full)
+    found = judge(loaded, source, how, full=full, truths=truths)
     settings = {
         "model": model,
         "class_map": str(class_map) if class_map else None,
         "size": loaded.preprocessing.size,
         "classes_scored": len(found.evaluation.classes),
+        "label_sets": label_sets,
+        "slices": None if slices is None else str(slices),
         "suite": suite,
         "consistent_crops": consistent_crops,
     }
@@ -211,6 +225,8 @@ def _print_figures(document: Mapping[str, Any]) -> None:
     title = f"{document['data']['count']:,} images, {document['settings']['classes_scored']:,} classes"
     rows = [[name, *_cells(document[key])] for key, name in NAMES.items() if key in document]
     print_table(title, ["", "value", "95 % interval"], rows)
+    if "slices" in document["details"]:
+        _print_slices(document["details"]["slices"])
     if "corruptions" in document["details"]:
         _print_corruptions(document["details"]["corruptions"])
         _print_scales(document["details"]["scales"])
@@ -220,6 +236,13 @@ def _cells(figure: Mapping[str, float | int | None]) -> list[str]:
     if figure["value"] is None:
         return ["undefined here", ""]
     return [f"{figure['value']:.4f}", "" if figure["low"] is None else f"{figure['low']:.4f} to {figure['high']:.4f}"]
+
+
+def _print_slices(found: Sequence[Mapping[str, Any]]) -> None:
+    from buttress.terminal import print_table
+
+    rows = [[each["name"], f"{each['images']:,}", *_cells(each.get("multilabel_top1", each["top1"]))] for each in found]
+    print_table("slices", ["", "images", "top-1", "95 % interval"], rows)
 
 
 def _print_corruptions(found: Mapping[str, Any]) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 from buttress.metrics.clean import clean_details, clean_figures
 from buttress.metrics.evaluate import Evaluation
 from buttress.metrics.intervals import Figure
+from buttress.metrics.label_sets import LabelSets, label_set_details, label_set_figures, right_classes
 from buttress.metrics.robustness import decodable, errors_against, sampled, score_corrupted
 from buttress.metrics.scale import score_scales
 from buttress.metrics.score import Scoring, note_cut, score, scored_classes
 from buttress.metrics.shift import score_shifted
+from buttress.metrics.slices import Slice, slice_details
 from buttress.models.load import LoadedModel
 from buttress.sources import Source
 
@@ -47,15 +49,39 @@ class Judgement:
     evaluation: Evaluation
 
 
-def judge(loaded: LoadedModel, source: Source, how: Scoring, full: FullSuite | None = None) -> Judgement:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truths:
+    """What is known of the images beside their labels.
+
+    Args:
+        sets: several right labels an image.
+        slices: named parts of the images.
+    """
+
+    sets: LabelSets | None = None
+    slices: tuple[Slice, ...] = ()
+
+
+def judge(
+    loaded: LoadedModel, source: Source, how: Scoring, *, full: FullSuite | None = None, truths: Truths | None = None
+) -> Judgement:
     """Score a model on the images as they are, and with `full` also corrupted, moved and at other sizes.
 
-    Raises: SourceError, ModelError: as `score`.
+    Raises: SourceError, ModelError, SettingsError: as `score`, `right_classes` and `slice_details`.
     """
+    chosen = scored_classes(loaded, source, how.class_map)
+    assert chosen.classes is not None
+    truths = truths or Truths()
+    if truths.sets is not None:
+        right_classes(truths.sets, source.ids, chosen.classes)  # its errors come before the work
+    note_cut(loaded, chosen)
     evaluation = score(loaded, source, how)
-    assert source.classes is not None
-    note_cut(loaded, scored_classes(loaded, source, how.class_map))
     figures, details = clean_figures(evaluation), clean_details(evaluation)
+    if truths.sets is not None:
+        figures |= label_set_figures(evaluation, truths.sets)
+        details["label_sets"] = label_set_details(evaluation, truths.sets)
+    if truths.slices:
+        details["slices"] = slice_details(evaluation, truths.slices, truths.sets)
     if full is not None:
         part = sampled(decodable(source, evaluation.ids), full.samples, full.seed)
         found = score_corrupted(loaded, part, how, seed=full.seed)
