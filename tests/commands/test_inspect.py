@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import COLOUR_TEACHER
 
 from buttress.cli import main
-from buttress.pages.health import _english, _percent
+from buttress.pages.views import _english, _percent
 from buttress.terminal import number
 
 SAID = ("format", "version", "reinforcement", "source", "judged", "unknown", "views", "only_mixed", "labels")
@@ -80,7 +80,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "link", "img", "br"):
+        if tag not in ("meta", "link", "img", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -90,20 +90,26 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_page_shows_pictures_and_stands_alone(photos, plus, tmp_path):
-    words = ["inspect", str(plus), "--source", f"folder:{photos}", "--top", "4"]
+def test_the_page_holds_every_entry_and_stands_alone(photos, plus, tmp_path, capsys):
+    words = ["inspect", str(plus), "--source", f"folder:{photos}", "--top", "4", "--samples", "2"]
     assert main([*words, "--out", str(tmp_path / "a.html"), "--json", str(tmp_path / "a.json")]) == 0
-    page = Page((tmp_path / "a.html").read_text())
+    text = (tmp_path / "a.html").read_text()
+    page = Page(text)
     assert page.open == []
-    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(pictures) == 1 + 2 + 4 + 4  # flagged, a pair, hardest, ambiguous
-    assert all(picture["src"].startswith("data:image/png;base64,") for picture in pictures)
+    assert not [attributes for _, attributes in page.tags if {"src", "action"} & set(attributes)]
     assert "b" not in {tag for tag, _ in page.tags}
-    assert not {tag for tag, _ in page.tags} & {"script", "iframe"}
+    (said,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+    data = json.loads(said)
     document = json.loads((tmp_path / "a.json").read_text())
-    for entry in (*document["hardest"], *document["ambiguous"]):
-        assert entry["id"] in page.text
-    assert "blue/[bold]<b>odd.png" in page.text
+    for name in ("hardest", "ambiguous"):
+        shown = [data["samples"][number]["id"] for entry in data["lists"][name] for number in entry["samples"]]
+        assert shown == [entry["id"] for entry in document[name]]
+    (pair,) = data["lists"]["duplicates"]
+    assert [data["samples"][number]["id"] for number in pair["samples"]] == ["blue/[bold]<b>odd.png", "red/02.png"]
+    assert pair["mixed_labels"]
+    assert data["samples"][0]["id"] == "blue/[bold]<b>odd.png"
+    assert data["samples"][0]["flagged"]
+    assert f"a.html: {len(data['samples'])} of 25 samples, " in capsys.readouterr().err
     assert main([*words, "--out", str(tmp_path / "b.html")]) == 0
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
@@ -135,7 +141,7 @@ def test_near_duplicates_are_left_out_where_nobody_wants_them(photos, plus, tmp_
     assert main([*words, "--json", str(tmp_path / "a.json"), "--out", str(tmp_path / "a.html")]) == 0
     assert "the same picture" not in capsys.readouterr().out
     assert json.loads((tmp_path / "a.json").read_text())["near_duplicates"] is None
-    assert "The same picture in two files" not in (tmp_path / "a.html").read_text()
+    assert 'data-list="near_duplicates"' not in (tmp_path / "a.html").read_text()
 
 
 def test_a_teacher_that_is_a_run_comes_with_a_warning(photos, tmp_path, capsys):
@@ -150,11 +156,12 @@ def test_a_teacher_that_is_a_run_comes_with_a_warning(photos, tmp_path, capsys):
 
 def test_misuse_is_told_in_one_line(photos, plus, tmp_path, capsys, monkeypatch):
     source = ["--source", f"folder:{photos}"]
-    monkeypatch.setattr("buttress.pages.health.find_spec", lambda _: None)
+    monkeypatch.setattr("buttress.pages.views.find_spec", lambda _: None)
     cases = [
         ([str(plus)], "--source is required"),
         ([str(plus), *source, "--json", str(photos)], f"--json {photos}: is a folder"),
         ([str(plus), *source, "--top", "0"], "--top 0"),
+        ([str(plus), *source, "--samples", "0"], "--samples 0"),
         ([str(tmp_path / "no"), *source], "no reinforcement here"),
         ([str(plus), *source, "--out", str(tmp_path / "a.html")], "pip install buttress[demo]"),
     ]

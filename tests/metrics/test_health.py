@@ -70,6 +70,16 @@ def test_labels_that_contradict_the_teacher_are_flagged_with_what_it_suggests(so
     assert health.unjudged is None
 
 
+def test_every_sample_has_a_rank_and_the_likeliest_wrong_labels_come_first(photos, source, store):
+    (photos / "red" / "new.png").write_bytes((photos / "red" / "05.png").read_bytes())
+    extended = open_source(f"folder:{photos}")
+    health = examine(moved(extended, {**WRONG, "red/08.png": -1}), store)
+    ranked = [extended.ids[place] for place in health.ranked()]
+    assert sorted(ranked) == sorted(extended.ids)
+    assert ranked[:23] == [entry["id"] for entry in health.label_errors(99)]
+    assert ranked[23:] == ["red/08.png", "red/new.png"]  # without a label; not in the store
+
+
 def test_with_right_labels_nothing_is_flagged(source, store):
     health = examine(source, store)
     assert not any(entry["flagged"] for entry in health.label_errors(24))

@@ -21,6 +21,7 @@ def inspect(
     *,
     source: str,
     top: int = 50,
+    samples: int = 1000,
     near_duplicates: bool = True,
     json: Path | None = None,
     out: Path | None = None,
@@ -33,14 +34,15 @@ def inspect(
         reinforcement: the folder.
         source: the images with the labels to judge, e.g. folder:photos/train.
         top: entries of each list; labels that are likelier wrong than right are all listed.
+        samples: shown on the page, likeliest wrong labels first; those that stand in a list are shown too.
         near_duplicates: look for the same picture in other files too, which decodes every image.
         json: file for the lists in full.
-        out: HTML page with a picture of every entry.
+        out: HTML page to browse the samples, their views and what the teacher said of each.
     """
-    _check(top, out)
+    _check(top, samples, out)
     from buttress.files import require_writable, write_json
     from buttress.metrics.health import examine
-    from buttress.pages.health import write_health_page
+    from buttress.pages.views import write_views_page
     from buttress.sources import open_source
     from buttress.store.reader import open_reinforcement
 
@@ -55,15 +57,17 @@ def inspect(
     if json is not None:
         write_json(json, document)
     if out is not None:
-        write_health_page(document, health.source, top, out)
+        write_views_page(document, health, top, samples, out)
 
 
-def _check(top: int, out: Path | None) -> None:
+def _check(top: int, samples: int, out: Path | None) -> None:
     from buttress.errors import SettingsError
-    from buttress.pages.health import require_libraries
+    from buttress.pages.views import require_libraries
 
     if top < 1:
         raise SettingsError(f"--top {top}: at least 1 entry per list")
+    if samples < 1:
+        raise SettingsError(f"--samples {samples}: at least 1 sample on the page")
     if out is not None:
         require_libraries()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,24 @@ class Health:
     def flagged(self) -> int:
         """How many labels are likelier wrong than right."""
         return 0 if self.noise is None else int((self.noise.wrong_N > CUT).sum())
+
+    @cached_property
+    def wrong_N(self) -> NDArray[np.float64]:
+        """Probability, 0..1, that a judged sample's label is wrong, `[N]`; NaN where it has none."""
+        wrong_N = np.full(len(self.places), np.nan)
+        if self.noise is not None:
+            wrong_N[self.labelled] = self.noise.wrong_N
+        return wrong_N
+
+    def ranked(self) -> NDArray[np.int64]:
+        """Every place of the source, those first that are most worth a look.
+
+        The labels that are likeliest wrong; then samples without a label, most ambiguous first; then those that could
+        not be judged.
+        """
+        wrong_N, given_N = np.nan_to_num(self.wrong_N, nan=-1), np.nan_to_num(self.said.given_N, nan=1)
+        order = np.lexsort((-self.said.entropy_N, given_N, -wrong_N))
+        return np.concatenate([self.places[order], np.setdiff1d(np.arange(len(self.source)), self.places)])
 
     def label_errors(self, top: int) -> list[Entry]:
         """Every label that is likelier wrong than right (`flagged`), then the next likely ones up to `top` in all.
@@ -128,7 +147,7 @@ class Health:
 
     def _entry(self, number: int, score: float, suggested: int | None) -> Entry:
         place = int(self.places[number])
-        entry = {"id": self.source.ids[place], "label": self._label(place), "suggested": None, "score": score}
+        entry = {"id": self.source.ids[place], "label": self.label(place), "suggested": None, "score": score}
         if suggested is not None:
             kept = self.said.ids_NK[number].tolist().index(suggested)
             entry["suggested"] = self.store.classes[suggested]
@@ -143,12 +162,13 @@ class Health:
         label = int(self.source.labels[self.places[number]])
         return next((int(one) for one in self.said.ids_NK[number] if one != label), None)
 
-    def _label(self, place: int) -> str | None:
+    def label(self, place: int) -> str | None:
+        """The class of the sample at a place of the source; none where it has no label."""
         label = int(self.source.labels[place])
         return None if label < 0 or self.source.classes is None else self.source.classes[label]
 
     def _group(self, group: Sequence[int]) -> Entry:
-        labels = [self._label(place) for place in group]
+        labels = [self.label(place) for place in group]
         return {
             "ids": [self.source.ids[place] for place in group],
             "labels": labels,
