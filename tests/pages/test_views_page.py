@@ -184,6 +184,18 @@ def test_odd_samples_are_shown_and_names_are_text(made, open_page):
     assert page.locator("h1").inner_text() == "photos & more"
 
 
+def test_without_labels_entropy_comes_first_and_nothing_can_be_flagged(label, tmp_path, open_page):
+    photos = Photos(24)
+    photos.labels[:] = -1
+    document = write(label("crop"), tmp_path / "bare.html", photos=photos)
+    page = open_page(tmp_path / "bare.html")
+    assert page.input_value("#sort") == "entropy"
+    assert ids(page) == [entry["id"] for entry in document["ambiguous"]]
+    assert not page.is_visible("#flagged")
+    assert page.locator("[data-list=label_errors]").count() == 0
+    assert "Labels are not judged, for no sample has a label." in page.inner_text('[data-intro="all"]')
+
+
 @pytest.mark.parametrize("address", ["", "#open=red%2F02.png", "#list=duplicates"])
 def test_a_phone_does_not_scroll_sideways(made, open_page, address):
     path, _ = made
@@ -224,6 +236,9 @@ def test_mixed_views_are_drawn_with_their_partner_or_left_out(label, tmp_path):
     known = {sample["id"] for sample in data["samples"]}
     assert {view["mixed"] for view in views} - {None} <= known
     assert 0 < sum(view["mixed"] is None for view in views) < len(views)
+    for sample in data["samples"]:
+        order = [(view["mixed"] is not None, view["view"]) for view in sample["views"]]
+        assert order == sorted(order)  # those that count come first
     some = Photos(12)  # the partners of most views are not among these
     thumbnails = Thumbnails(some, store, examine(some, store).coverage)
     drawn = [thumbnails.draw(place)[1] for place in range(12)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +55,7 @@ class Thumbnails:
         self.side = min(SIDE, *(int(teacher.get("size", SIDE)) for teacher in store.card.teachers))
 
     def draw(self, place: int) -> tuple[str | None, list[Thumbnail]]:
-        """The whole image of one sample, and its first `VIEWS` views that can be drawn. Reads and decodes it once.
+        """The whole image of one sample, and `VIEWS` of its views at most. Reads and decodes it once.
 
         Of an image that cannot be decoded there are the views without their pictures, and of one that the store does
         not know, or that could not be decoded when it was labelled, there are no views.
@@ -72,11 +71,15 @@ class Thumbnails:
         return whole, thumbnails
 
     def _views(self, place: int) -> list[int]:
+        """Those that are not mixed first, since a sample is judged by them."""
         if self._coverage.rows[place] < 0 or self._coverage.undecodable[place]:
             return []
-        sample_hash = id_hash(self._source.ids[place])
-        drawable = (view for view in range(self._store.views) if self._partners.drawable(sample_hash, view))
-        return list(islice(drawable, VIEWS))
+        sample_hash, every = id_hash(self._source.ids[place]), range(self._store.views)
+        if not self._store.card.policy.mixes:
+            return list(every[:VIEWS])
+        drawable = [view for view in every if self._partners.drawable(sample_hash, view)]
+        mixed = {view for view in drawable if self._partners.renderer.mix(sample_hash, view) is not None}
+        return sorted(drawable, key=lambda view: (view in mixed, view))[:VIEWS]
 
     def _drawn(self, image_HWC: Pixels, place: int, view: int) -> Pixels | None:
         """A view; none where the image that it is mixed with cannot be decoded any more."""

@@ -270,7 +270,8 @@ function show() {
   }
   for (const tab of document.querySelectorAll(".tabs a")) {
     tab.href = address({ list: tab.dataset.list, open: "" });
-    tab.toggleAttribute("aria-current", tab.dataset.list === state.list);
+    if (tab.dataset.list === state.list) tab.setAttribute("aria-current", "true");
+    else tab.removeAttribute("aria-current");
   }
   for (const intro of document.querySelectorAll(".intro")) intro.hidden = intro.dataset.intro !== state.list;
   controls.sort.disabled = state.list !== "all"; // a list has an order of its own
