@@ -79,6 +79,7 @@ def write(store, path, *, samples=1000, top=50, photos=None):
 def blocks(path):
     """What was said of the samples, and the pictures of each."""
     found = re.findall(r'<script type="application/json" id="[^"]*">(.*?)</script>', path.read_text(), re.DOTALL)
+    assert not re.search("[<>]", "".join(found))  # nothing that a browser could take for the end of a block
     data, *pictures = map(json.loads, found)
     return data, [sample for block in pictures for sample in block]
 
