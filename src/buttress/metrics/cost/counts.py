@@ -1,0 +1,113 @@
+"""What a model costs anywhere: the figures that are the same on every machine and in every run."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+
+def parameter_count(module: nn.Module) -> int:
+    """How many numbers are learnt; a tensor that several layers share counts once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def multiply_accumulates(module: nn.Module, images_BCHW: Tensor) -> int:
+    """Multiply-accumulates of one pass: of convolutions and of products of matrices, those of attention among them.
+
+    All else counts nothing (`unseen_operations`). torch counts a multiply-accumulate as two operations.
+    """
+    counter = FlopCounterMode(display=False)
+    # Written out, attention is products of matrices: some of the fused kernels have no count.
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        module(images_BCHW)
+    return int(counter.get_total_flops()) // 2
+
+
+def unseen_operations(module: nn.Module, images_BCHW: Tensor) -> tuple[str, ...]:
+    """Names of the operations of one pass that write a tensor and have no count, such as `native_batch_norm`."""
+    heard = _Operations()
+    with sdpa_kernel(SDPBackend.MATH), heard:
+        module(images_BCHW)
+    return tuple(sorted(heard.unseen))
+
+
+def peak_activations(module: nn.Module, images_BCHW: Tensor) -> int:
+    """The most bytes that the images and the tensors made from them take at one moment of a pass.
+
+    Weights do not count, nor do memory that kernels take for themselves and what an allocator rounds up to: so it is
+    the same on every device.
+    """
+    watched = _LiveTensors(of=(*module.parameters(), *module.buffers()), images=images_BCHW)
+    with watched:
+        module(images_BCHW)
+    return watched.peak
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Hears which operations run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.unseen: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func._overloadpacket not in flop_registry and not func.is_view:
+            with self:
+                whole = func.decompose(*args, **(kwargs or {}))
+            if whole is not NotImplemented:
+                return whole
+            self.unseen.add(func._overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the storages that operations make, and takes them off when their last tensor goes.
+
+    Args:
+        of: tensors that do not count.
+        images: what counts from the start.
+    """
+
+    def __init__(self, *, of: Sequence[Tensor], images: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        # Python knows each storage by one object as long as a tensor holds it, so that object's end is its own.
+        self._known: dict[int, weakref.ref[Any]] = {}
+        for tensor in of:
+            self._note(tensor, 0)
+        self._note(images, images.untyped_storage().nbytes())
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in _tensors(made):
+            self._note(tensor, tensor.untyped_storage().nbytes())
+        return made
+
+    def _note(self, tensor: Tensor, size: int) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        self._known[key] = weakref.ref(storage, partial(self._gone, key, size))
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+    def _gone(self, key: int, size: int, _: Any) -> None:
+        del self._known[key]
+        self.live -= size
+
+
+def _tensors(made: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor))

@@ -1,0 +1,152 @@
+"""The ways a model can be run that are timed. Each is a context that gives a `Way` and leaves the model as it was."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from buttress.metrics.evaluate import evaluating
+
+ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+class NotMeasuredError(Exception):
+    """Why a variant could not be timed here, in one line."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"not measured: {' '.join(why.split())}")
+
+
+class Way(NamedTuple):
+    """A model ready to run.
+
+    run: float32 [B, 3, S, S] in `memory_format`, on `device` -> logits [B, C].
+    """
+
+    run: Callable[[Tensor], Tensor]
+    device: torch.device
+    memory_format: torch.memory_format = torch.contiguous_format
+
+
+@contextmanager
+def eager(module: nn.Module, device: torch.device, size: int) -> Iterator[Way]:
+    """As the figures of accuracy are measured."""
+    with evaluating(module, device):
+        yield Way(module, device)
+
+
+@contextmanager
+def channels_last(module: nn.Module, device: torch.device, size: int) -> Iterator[Way]:
+    """Weights and images with the channels of a pixel side by side."""
+    before = [(parameter, parameter.data) for parameter in module.parameters()]
+    buffers = [(owner, name, tensor) for owner in module.modules() for name, tensor in owner._buffers.items()]
+    module.to(memory_format=torch.channels_last)
+    try:
+        with evaluating(module, device):
+            yield Way(module, device, torch.channels_last)
+    finally:
+        for parameter, data in before:
+            parameter.data = data
+        for owner, name, tensor in buffers:
+            owner._buffers[name] = tensor
+
+
+@contextmanager
+def compiled(module: nn.Module, device: torch.device, size: int) -> Iterator[Way]:
+    """By `torch.compile`, for each batch size by itself."""
+    torch.compiler.reset()  # it gives up, silently, on the ninth network of a class
+    whole: Callable[[Tensor], Tensor] = torch.compile(module, dynamic=False)
+
+    def run(images_BCHW: Tensor) -> Tensor:
+        try:
+            return whole(images_BCHW)
+        except RuntimeError as failure:  # all of the compiler's are
+            raise NotMeasuredError(_why_not_compiled(failure)) from failure
+
+    try:
+        with evaluating(module, device):
+            yield Way(run, device)
+    finally:
+        torch.compiler.reset()
+
+
+def _why_not_compiled(failure: RuntimeError) -> str:
+    if "InvalidCxxCompiler" in str(failure):
+        return "no compiler; install g++ or name one in CXX"
+    return f"torch.compile fails ({str(failure).strip().splitlines()[0]})"
+
+
+@contextmanager
+def onnxruntime(module: nn.Module, device: torch.device, size: int) -> Iterator[Way]:
+    """Exported by `torch.onnx`, run by ONNX Runtime, on the processor with as many threads as torch."""
+    missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
+    if missing:
+        raise NotMeasuredError(f"pip install {' '.join(missing)}")
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        _export(module, size, file)
+        session = _session(file)
+        (name,) = [each.name for each in session.get_inputs()]
+
+        def run(images_BCHW: Tensor) -> Tensor:
+            return torch.from_numpy(session.run(None, {name: images_BCHW.numpy()})[0])
+
+        yield Way(run, torch.device("cpu"))
+
+
+def _export(module: nn.Module, size: int, file: Path) -> None:
+    """Batches of any size; two images stand for them, as one would be taken for a constant."""
+    before, was_training = next(module.parameters()).device, module.training
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            torch.onnx.export(
+                module.eval().cpu(),
+                (torch.zeros(2, 3, size, size),),
+                file,
+                dynamo=True,
+                dynamic_shapes=({0: "batch"},),
+                verbose=False,
+            )
+    except RuntimeError as failure:  # all of the exporter's are
+        raise NotMeasuredError(f"torch.onnx.export fails ({str(failure).strip().splitlines()[0]})") from failure
+    finally:
+        module.train(was_training).to(before)
+
+
+def _session(file: Path) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+VARIANTS: dict[str, Callable[[nn.Module, torch.device, int], AbstractContextManager[Way]]] = {
+    "eager": eager,
+    "channels_last": channels_last,
+    "compiled": compiled,
+    "onnxruntime": onnxruntime,
+}
+
+
+def device_name(device: torch.device) -> str:
+    """What a reader calls it: the model of the graphics card or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    described = Path("/proc/cpuinfo")
+    if described.is_file():
+        for line in described.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine() or "unknown processor"
