@@ -118,7 +118,7 @@ def test_operations_without_a_count_are_named():
     names = unseen_operations(tiny().eval(), image())
     assert any("batch_norm" in name for name in names)
     assert "relu" in names
-    assert not {"convolution", "addmm", "view"} & set(names)
+    assert not {"convolution", "addmm", "view", "empty"} & set(names)
 
 
 @torch.inference_mode()
@@ -261,7 +261,7 @@ def test_two_runs_have_no_percentiles():
     assert median_of(tuple(float(value) for value in range(101))) == {"value": 50, "count": 101, "low": 5, "high": 95}
 
 
-def test_a_variant_with_other_answers_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_a_variant_with_other_answers_says_so(capsys: pytest.CaptureFixture[str]):
     class Layout(nn.Module):
         """Answers by the memory format of its images."""
 
@@ -300,7 +300,7 @@ def test_no_compiler_is_said_and_no_error(monkeypatch: pytest.MonkeyPatch):
     assert said == dict.fromkeys((1, 2), "not measured: no compiler; install g++ or name one in CXX")
 
 
-def test_a_batch_that_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch):
+def test_a_batch_that_does_not_fit_is_said():
     class Small(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -315,7 +315,7 @@ def test_a_batch_that_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch):
     cost = measure_cost(loaded(Small()), weights_file=None, batch=4)
     assert [timing.not_measured for timing in cost.timings[:2]] == [
         None,
-        "not measured: a batch of 4 does not fit into the memory",
+        "not measured: a batch of 4 fails (OutOfMemoryError: tried to allocate)",
     ]
     assert cost.figures()["latency"]["value"] is not None
     assert cost.figures()["throughput"]["value"] is None
@@ -353,3 +353,26 @@ def test_a_model_without_logits_is_refused():
 def test_a_weights_file_that_is_not_there(tmp_path: Path):
     with pytest.raises(ModelError, match="no such weights file"):
         measure_cost(loaded(tiny()), weights_file=tmp_path / "none.safetensors")
+
+
+def test_an_export_that_fails_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch):
+    def export(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Failed to export the model.\nThis is step 1/3") from ValueError("no such operator\nat all")
+
+    monkeypatch.setattr(variants, "ONNX_PACKAGES", ())
+    monkeypatch.setattr("torch.onnx.export", export)
+    cost = measure_cost(loaded(tiny().train()), weights_file=None, batch=2)
+    said = {timing.not_measured for timing in cost.timings if timing.variant == "onnxruntime"}
+    assert said == {"not measured: torch.onnx.export fails (ValueError: no such operator)"}
+
+
+def test_onnx_runtime_answers_as_eager_does(monkeypatch: pytest.MonkeyPatch):
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name)
+    monkeypatch.setattr(variants, "ONNX_PACKAGES", ("onnx", "onnxruntime", "onnxscript"))
+    cost = measure_cost(loaded(tiny()), weights_file=None, batch=4)
+    by_onnx = [timing for timing in cost.timings if timing.variant == "onnxruntime"]
+    assert [(timing.batch, timing.agrees, timing.not_measured) for timing in by_onnx] == [
+        (1, True, None),
+        (4, True, None),
+    ]

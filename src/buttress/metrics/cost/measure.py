@@ -14,7 +14,7 @@ from torch import Tensor
 from buttress.errors import ModelError
 from buttress.metrics.cost.counts import multiply_accumulates, parameter_count, peak_activations, unseen_operations
 from buttress.metrics.cost.timing import RUNS, WARM_UP, median_of, seconds_of
-from buttress.metrics.cost.variants import VARIANTS, NotMeasuredError, Way, device_name
+from buttress.metrics.cost.variants import VARIANTS, NotMeasuredError, Way, device_name, root_of
 from buttress.metrics.evaluate import evaluating
 from buttress.metrics.intervals import Figure, figure
 from buttress.metrics.score import evaluation_device
@@ -24,6 +24,13 @@ from buttress.terminal import Progress, progress, warn
 BATCH = 64  # of a graphics card; a processor takes as many of them as `PASS_MACS` allows
 PASS_MACS = 8 * 10**9
 TOLERANCE = 1e-3
+FAILURES = (
+    AssertionError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    IndexError,
+)  # of a forward; no memory is a RuntimeError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +152,7 @@ def _first_look(loaded: LoadedModel, image_1CHW: Tensor) -> Tensor:
     size = loaded.preprocessing.size
     try:
         logits = loaded.module(image_1CHW)
-    except (AssertionError, ValueError, TypeError, RuntimeError, IndexError) as failure:
+    except FAILURES as failure:
         raise ModelError(
             f"{loaded.uri}: cannot run on one image, float32 [1, 3, {size}, {size}] ({' '.join(str(failure).split())})"
         ) from failure
@@ -220,14 +227,14 @@ def _timed(way: Way, images_BCHW: Tensor, bar: Progress) -> tuple[tuple[float, .
     """The seconds of its runs, and its logits [B, C] on the CPU.
 
     Raises:
-        NotMeasuredError: the batch does not fit into the memory.
+        NotMeasuredError: the variant or the model cannot do it, or it does not fit into the memory.
     """
     try:
         placed = images_BCHW.to(way.device).contiguous(memory_format=way.memory_format)
         logits_BC = way.run(placed).float().cpu()
         return seconds_of(lambda: way.run(placed), way.device, bar=bar), logits_BC
-    except torch.OutOfMemoryError as failure:
-        raise NotMeasuredError(f"a batch of {len(images_BCHW)} does not fit into the memory") from failure
+    except FAILURES as failure:
+        raise NotMeasuredError(f"a batch of {len(images_BCHW)} fails ({root_of(failure)})") from failure
 
 
 def _compared(logits_BC: Tensor, eager_BC: Tensor | None) -> tuple[float | None, bool | None]:

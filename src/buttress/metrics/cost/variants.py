@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,7 +83,15 @@ def compiled(module: nn.Module, device: torch.device, size: int) -> Iterator[Way
 def _why_not_compiled(failure: RuntimeError) -> str:
     if "InvalidCxxCompiler" in str(failure):
         return "no compiler; install g++ or name one in CXX"
-    return f"torch.compile fails ({str(failure).strip().splitlines()[0]})"
+    return f"torch.compile fails ({root_of(failure)})"
+
+
+def root_of(failure: BaseException) -> str:
+    """The first line of what an error came from: torch's own texts go on with advice to its developers."""
+    while failure.__cause__ is not None:
+        failure = failure.__cause__
+    lines = str(failure).strip().splitlines()
+    return f"{type(failure).__name__}: {lines[0]}" if lines else type(failure).__name__
 
 
 @contextmanager
@@ -97,8 +106,13 @@ def onnxruntime(module: nn.Module, device: torch.device, size: int) -> Iterator[
         session = _session(file)
         (name,) = [each.name for each in session.get_inputs()]
 
+        failures = _runtime_failures()
+
         def run(images_BCHW: Tensor) -> Tensor:
-            return torch.from_numpy(session.run(None, {name: images_BCHW.numpy()})[0])
+            try:
+                return torch.from_numpy(session.run(None, {name: images_BCHW.numpy()})[0])
+            except failures as failure:
+                raise NotMeasuredError(f"ONNX Runtime fails ({root_of(failure)})") from failure
 
         yield Way(run, torch.device("cpu"))
 
@@ -107,7 +121,7 @@ def _export(module: nn.Module, size: int, file: Path) -> None:
     """Batches of any size; two images stand for them, as one would be taken for a constant."""
     before, was_training = next(module.parameters()).device, module.training
     try:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        with _silence():
             torch.onnx.export(
                 module.eval().cpu(),
                 (torch.zeros(2, 3, size, size),),
@@ -117,18 +131,44 @@ def _export(module: nn.Module, size: int, file: Path) -> None:
                 verbose=False,
             )
     except RuntimeError as failure:  # all of the exporter's are
-        raise NotMeasuredError(f"torch.onnx.export fails ({str(failure).strip().splitlines()[0]})") from failure
+        raise NotMeasuredError(f"torch.onnx.export fails ({root_of(failure)})") from failure
     finally:
         module.train(was_training).to(before)
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """The exporter prints and logs whole graphs; what it has to say comes with its errors."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _runtime_failures() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's errors, which have no class in common but `Exception`."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return tuple(each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception))
+
+
 def _session(file: Path) -> Any:
+    """
+    Raises:
+        NotMeasuredError: ONNX Runtime cannot run that file.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except _runtime_failures() as failure:
+        raise NotMeasuredError(f"ONNX Runtime fails ({root_of(failure)})") from failure
 
 
 VARIANTS: dict[str, Callable[[nn.Module, torch.device, int], AbstractContextManager[Way]]] = {
