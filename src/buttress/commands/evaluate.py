@@ -31,6 +31,14 @@ NAMES = {
     "mce": "mCE, baseline = 1",
     "relative_mce": "relative mCE, baseline = 1",
 }
+COSTS = {
+    "parameters": ("parameters", 1),
+    "bytes": ("weights, bytes", 1),
+    "macs": ("multiply-accumulates, M", 1e-6),
+    "peak_memory": ("peak of activations, MB", 1e-6),
+    "latency": ("latency, ms, of one image", 1000),
+    "throughput": ("throughput, images/s", 1),
+}
 
 
 def evaluate(
@@ -43,6 +51,7 @@ def evaluate(
     suite: Literal["quick", "full"] = "quick",
     corruption_samples: int | None = None,
     baseline: Path | None = None,
+    compiled: bool = False,
     consistent_crops: bool = False,
     seed: int = 0,
     batch: int = 64,
@@ -65,6 +74,7 @@ def evaluate(
             them by a pixel, and shows them at half to twice the model's size.
         corruption_samples: how many images that is done with, as many of each class as can be; the default is 100.
         baseline: JSON of another model's full evaluation; corruption errors are also told in units of its own.
+        compiled: of the full suite: also time what torch.compile makes of the model, which takes minutes.
         consistent_crops: look at the crop whose middle fits a fixed pattern best, and not at the middle one, so that an
             image that has moved by a pixel mostly gives the same crop; corruptions are of the middle one.
         seed: of the images that are corrupted, and of how.
@@ -74,18 +84,20 @@ def evaluate(
         json: print the JSON document in place of the table.
         out: JSON file for the figures and their details; the default, of a run, is evaluation.json in its folder.
     """
+    from dataclasses import replace
+
     from buttress.files import json_bytes, require_writable
     from buttress.metrics.label_sets import read_label_sets
     from buttress.metrics.score import Scoring
     from buttress.metrics.slices import read_slices
     from buttress.metrics.suite import Truths, judge
-    from buttress.runs.resolve import resolve_model
+    from buttress.runs.resolve import resolve_model, weights_file
     from buttress.sources import fingerprint, open_source
     from buttress.versions import library_versions
 
     if out is not None:
         require_writable(out)
-    full = _full_suite(suite, corruption_samples, seed, baseline)
+    full = _full_suite(suite, corruption_samples, seed, baseline, compiled)
     truths = Truths(
         sets=None if label_sets is None else read_label_sets(label_sets),
         slices=() if slices is None else read_slices(slices),
@@ -96,6 +108,8 @@ def evaluate(
         _require_same_images(baseline, images["fingerprint"], full)
     loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
     how = Scoring(class_map=class_map, batch=batch, workers=workers, max_bad=max_bad, consistent=consistent_crops)
+    if full is not None:
+        full = replace(full, weights_file=weights_file(model))
     found = judge(loaded, source, how, full=full, truths=truths)
     settings = {
         "model": model,
@@ -125,7 +139,7 @@ def evaluate(
     _keep(document, out, model)
 
 
-def _full_suite(suite: str, samples: int | None, seed: int, baseline: Path | None) -> FullSuite | None:
+def _full_suite(suite: str, samples: int | None, seed: int, baseline: Path | None, compiled: bool) -> FullSuite | None:
     """The settings of the full suite; None for the quick one.
 
     Raises: SettingsError, where one of them is out of its range, or is given and this is the quick suite.
@@ -133,7 +147,12 @@ def _full_suite(suite: str, samples: int | None, seed: int, baseline: Path | Non
     from buttress.errors import SettingsError
     from buttress.metrics.suite import FullSuite
 
-    asked = {"--corruption-samples": samples, "--baseline": baseline, "--seed": seed or None}
+    asked = {
+        "--corruption-samples": samples,
+        "--baseline": baseline,
+        "--seed": seed or None,
+        "--compiled": compiled or None,
+    }
     if suite != "full":
         if given := [flag for flag, value in asked.items() if value is not None]:
             raise SettingsError(f"{', '.join(given)}: of --suite full")
@@ -143,7 +162,7 @@ def _full_suite(suite: str, samples: int | None, seed: int, baseline: Path | Non
     if not 0 <= seed < 2**63:
         raise SettingsError(f"--seed {seed}: must be 0 or more, and below 2^63")
     told = None if baseline is None else _full_document(baseline)["details"]["corruptions"]
-    return FullSuite(samples=SAMPLES if samples is None else samples, seed=seed, baseline=told)
+    return FullSuite(samples=SAMPLES if samples is None else samples, seed=seed, baseline=told, compiled=compiled)
 
 
 def _full_document(baseline: Path) -> Mapping[str, Any]:
@@ -230,6 +249,8 @@ def _print_figures(document: Mapping[str, Any]) -> None:
     if "corruptions" in document["details"]:
         _print_corruptions(document["details"]["corruptions"])
         _print_scales(document["details"]["scales"])
+    if "cost" in document["details"]:
+        _print_cost(document)
 
 
 def _cells(figure: Mapping[str, float | int | None]) -> list[str]:
@@ -267,3 +288,29 @@ def _print_scales(found: Sequence[Mapping[str, Any]]) -> None:
     cells = ["not measured" if value is None else f"{100 * value:.1f}" for value in values]
     sides = [f"{each['side']:,}" for each in found]
     print_table("top-1 % at other sides, the model's own crop", ["pixels", *sides], [["top-1 %", *cells]])
+
+
+def _print_cost(document: Mapping[str, Any]) -> None:
+    """What it costs, and how long a batch takes in each way."""
+    from buttress.terminal import print_table
+
+    rows = [[name, *_amounts(document[key], unit)] for key, (name, unit) in COSTS.items()]
+    first, *_ = timings = document["details"]["cost"]
+    print_table(f"cost, {first['device']}, {first['threads']} threads", ["", "value", "5 to 95 % of runs"], rows)
+    cells = [
+        [each["variant"], f"{each['batch']:,}", *_amounts(each["seconds"], 1000), each["not_measured"] or ""]
+        for each in timings
+    ]
+    print_table("milliseconds a batch", ["", "images", "median", "5 to 95 % of runs", "not measured"], cells)
+
+
+def _amounts(figure: Mapping[str, float | int | None], unit: float) -> list[str]:
+    """A value and its interval, in units of 1 / `unit`."""
+    value, low, high = (figure[key] for key in ("value", "low", "high"))
+    if value is None:
+        return ["", ""]
+
+    def text(amount: float) -> str:
+        return f"{amount * unit:,.0f}" if isinstance(value, int) and unit == 1 else f"{amount * unit:,.1f}"
+
+    return [text(value), "" if low is None or high is None else f"{text(low)} to {text(high)}"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from buttress.metrics.clean import clean_details, clean_figures
+from buttress.metrics.cost import measure_cost
 from buttress.metrics.evaluate import Evaluation
 from buttress.metrics.intervals import Figure
 from buttress.metrics.label_sets import LabelSets, label_set_details, label_set_figures, right_classes
@@ -27,11 +29,15 @@ class FullSuite:
         samples: images that are corrupted, moved and resized, as many of each class as can be.
         seed: of which images these are, and of their corruptions; 0 or more, below 2^63.
         baseline: the `details["corruptions"]` of another model's full suite on the same images, for mCE.
+        weights_file: whose size is told.
+        compiled: also time the model as `torch.compile` makes it.
     """
 
     samples: int = 100
     seed: int = 0
     baseline: Mapping[str, Any] | None = None
+    weights_file: Path | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class Truths:
 def judge(
     loaded: LoadedModel, source: Source, how: Scoring, *, full: FullSuite | None = None, truths: Truths | None = None
 ) -> Judgement:
-    """Score a model on the images as they are, and with `full` also corrupted, moved and at other sizes.
+    """Score a model on the images as they are, and with `full` also corrupted, moved and resized, and its cost.
 
     Raises: SourceError, ModelError, SettingsError: as `score`, `right_classes` and `slice_details`.
     """
@@ -90,4 +96,7 @@ def judge(
             figures |= errors_against(found, full.baseline)
         figures |= score_shifted(loaded, part, how).figures()
         details |= {"corruptions": found.details(), "scales": score_scales(loaded, part, how)}
+        cost = measure_cost(loaded, weights_file=full.weights_file, compiled=full.compiled)
+        figures |= cost.figures()
+        details |= {"cost": cost.details(), "macs_leave_out": list(cost.unseen)}
     return Judgement(figures, details, evaluation)

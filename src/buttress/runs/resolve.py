@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from buttress.errors import ModelError
 from buttress.models.load import LoadedModel, load_model, with_head
 from buttress.models.uri import parse_model_uri
-from buttress.runs.run import Run, open_run
+from buttress.runs.run import WEIGHTS, Run, open_run
 
 
 def resolve_model(
@@ -23,6 +25,12 @@ def resolve_model(
     if parsed.scheme == "timm":
         return load_model(uri, num_classes=num_classes, pretrained=pretrained, seed=seed)
     return with_head(resolve_run(uri).load_model(), num_classes)
+
+
+def weights_file(uri: str) -> Path | None:
+    """The file with the weights of a model; None where they are not in one of ours (timm's own cache)."""
+    parsed = parse_model_uri(uri)
+    return parsed.path / WEIGHTS if parsed.scheme == "run" and parsed.path is not None else parsed.path
 
 
 def resolve_run(uri: str) -> Run:

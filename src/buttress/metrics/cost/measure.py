@@ -24,6 +24,7 @@ from buttress.terminal import Progress, progress, warn
 BATCH = 64  # of a graphics card; a processor takes as many of them as `PASS_MACS` allows
 PASS_MACS = 8 * 10**9
 TOLERANCE = 1e-3
+COMPILED = "compiled"
 FAILURES = (
     AssertionError,
     ValueError,
@@ -126,15 +127,21 @@ def measure_cost(
         peak = peak_activations(loaded.module, image)
     del image, logits_1C
     batches = sorted({1, batch or _batch(macs, device)})
-    names = [name for name in VARIANTS if compiled or name != "compiled"]
+    names = [name for name in VARIANTS if compiled or name != COMPILED]
     return Cost(
         parameters=parameter_count(loaded.module),
         bytes=file_bytes,
         macs=macs,
         unseen=unseen,
         peak_memory=peak,
-        timings=tuple(_timings(loaded, names, batches, device)),
+        timings=(*_timings(loaded, names, batches, device), *(() if compiled else _not_asked(batches, device))),
     )
+
+
+def _not_asked(batches: Sequence[int], device: torch.device) -> list[Timing]:
+    why = "compiling takes minutes on few cores; ask for it by --compiled"
+    threads, name = torch.get_num_threads(), device_name(device)
+    return [Timing(variant=COMPILED, batch=batch, threads=threads, device=name, not_measured=why) for batch in batches]
 
 
 def _file_bytes(file: Path) -> int:

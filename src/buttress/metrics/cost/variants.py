@@ -24,7 +24,7 @@ class NotMeasuredError(Exception):
     """Why a variant could not be timed here, in one line."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"not measured: {' '.join(why.split())}")
+        super().__init__(" ".join(why.split()))
 
 
 class Way(NamedTuple):
