@@ -462,6 +462,28 @@ def test_R32_a_flag_of_several_values_reads_the_same_from_flags_and_yaml(words, 
     assert cli.settings(real("reinforce"), [*needed, "--recipe", str(recipe(recipe_text))]) == expected
 
 
+@pytest.mark.parametrize(
+    ("words", "text", "nouns"),
+    [
+        (["a.json"], "run_or_json: a.json", "a.json"),
+        (["a", "--out=o", "b c", "d,e"], "run-or-json: [a, b c, 'd,e']\nout: o", ["a", "b c", "d,e"]),
+        (["a", "--out", "o", "run:b"], "run_or_json:\n- a\n- run:b\nout: o", ["a", "run:b"]),
+        (["--out", "o", "a", "a"], "run_or_json: [a, a]\nout: o", ["a", "a"]),
+    ],
+)
+def test_R32_several_nouns_read_the_same_from_words_and_yaml(words, text, nouns, recipe):
+    expected = {"run_or_json": nouns, **({"out": Path("o")} if "out" in text else {})}
+    assert cli.settings(real("report"), words) == expected
+    assert cli.settings(real("report"), ["--recipe", str(recipe(text))]) == expected
+
+
+def test_R30_a_command_of_several_nouns_wants_one_at_least(capsys):
+    assert cli.main(["report", "--out", "o"]) == 2
+    assert "RUN_OR_JSON is required" in capsys.readouterr().err
+    assert cli.main(["report", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: buttress report RUN_OR_JSON... [--flag")
+
+
 def test_R30_wrong_values_of_a_list_are_told_in_one_line(capsys):
     for words in (["--teacher-weights", "2,x"], ["--teacher-weights"], ["--teacher"], ["--teacher+=a"]):
         assert cli.main(["reinforce", "--source=x", "--out=o", *words]) == 2

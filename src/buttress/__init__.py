@@ -33,6 +33,7 @@ _PUBLIC = {
     "preset": "buttress.views.presets",
     "refine": "buttress.commands.refine",
     "reinforce": "buttress.commands.reinforce",
+    "report": "buttress.commands.report",
     "train": "buttress.commands.train",
     "verify": "buttress.commands.verify",
 }

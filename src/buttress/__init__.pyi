@@ -5,6 +5,7 @@ from buttress.commands.inspect import inspect as inspect
 from buttress.commands.predict import predict as predict
 from buttress.commands.refine import refine as refine
 from buttress.commands.reinforce import reinforce as reinforce
+from buttress.commands.report import report as report
 from buttress.commands.train import train as train
 from buttress.commands.verify import verify as verify
 from buttress.errors import ButtressError as ButtressError

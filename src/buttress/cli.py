@@ -39,6 +39,7 @@ VERBS = (
     "train",
     "refine",
     "evaluate",
+    "report",
     "predict",
     "fold",
     "export",
@@ -186,7 +187,8 @@ def build_parser(function: Callable[..., Any], arguments: Sequence[Argument]) ->
 
 def _usage(verb: str, arguments: Sequence[Argument]) -> str:
     nouns = [
-        argument.shown if argument.default is REQUIRED else f"[{argument.shown}]"
+        (argument.shown if argument.default is REQUIRED else f"[{argument.shown}]")
+        + ("..." if argument.element is not None else "")
         for argument in arguments
         if argument.positional
     ]
@@ -237,7 +239,20 @@ def flag_words(words: Sequence[str], arguments: Sequence[Argument]) -> list[str]
         for argument in flags.values()
         if argument.key in several
     ]
-    return [*lists, *result]
+    return [*lists, *_one_noun(result, arguments)]
+
+
+def _one_noun(words: list[str], arguments: Sequence[Argument]) -> list[str]:
+    """The nouns of a command that takes several as one list at the end; flags may stand between them."""
+    noun = next((argument for argument in arguments if argument.positional and argument.element is not None), None)
+    if noun is None:
+        return words
+    taking = {argument.flag for argument in arguments if not argument.positional and argument.type is not bool}
+    kept: list[str] = []
+    nouns: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        (kept if word.startswith("--") or before in {*taking, "--recipe"} else nouns).append(word)
+    return [*kept, _list(noun, nouns)] if nouns else kept
 
 
 def _list(argument: Argument, values: Sequence[str]) -> str:

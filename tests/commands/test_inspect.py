@@ -133,7 +133,7 @@ def test_the_page_reads_for_people():
         "> 99.9 %",
         "100.0 %",
     ]
-    assert (_english("n03445777"), _english("red")) == ("golf ball", "red")
+    assert (english("n03445777"), english("red")) == ("golf ball", "red")
 
 
 def test_near_duplicates_are_left_out_where_nobody_wants_them(photos, plus, tmp_path, capsys):

@@ -139,7 +139,7 @@ def _check_ready(out: Path, inputs: Sequence[str | None]) -> None:
     """Fail before the work, not after it."""
     from buttress.errors import SettingsError
     from buttress.files import require_own_folder
-    from buttress.pages.report import require_libraries
+    from buttress.pages.templates import require_libraries
 
     require_libraries()
     if not out.is_file():
@@ -165,8 +165,8 @@ def _run(sets: ComparisonSets, teacher: str | None, settings: DemoSettings, out:
 
     from buttress.errors import SettingsError
     from buttress.files import read_json, write_json
+    from buttress.pages.demo import write_demo_report
     from buttress.pages.gallery import gallery
-    from buttress.pages.report import write_demo_report
     from buttress.training.comparison import compare
 
     clock = _Clock()
@@ -339,7 +339,8 @@ def _print_table(results: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from buttress.pages.report import decimals, headline, points
+    from buttress.pages.demo import headline
+    from buttress.pages.text import decimals, points
 
     table = Table(title=headline(results["gain"]), caption=f"{out / 'report.html'}", title_justify="left")
     table.add_column(f"{results['student']['model']}, trained on")

@@ -1,111 +1,347 @@
-"""The page that shows what the demo found: one self-contained HTML file, in light and dark, for desk and phone."""
+"""The page of `buttress report`: models compared on everything that was measured, in one self-contained HTML file."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from buttress.errors import SettingsError
 from buttress.files import write_atomic
-from buttress.pages.plots import reliability_svg
-from buttress.pages.templates import page_template
+from buttress.pages.confusions import Album, confusions
+from buttress.pages.corruptions import corruptions_of, differences, heat_map
+from buttress.pages.entry import Entry, Selection
+from buttress.pages.kinds import KINDS, Kind, short_seconds
+from buttress.pages.origin import evaluate_command, facts, resume_command, train_command, versions_of
+from buttress.pages.plots import Line, Point, lines_svg, reliability_svg, scatter_svg
+from buttress.pages.table import (
+    Difference,
+    comparable,
+    difference,
+    figure_of,
+    from_training,
+    other_rows,
+    plain,
+    summary_rows,
+)
+from buttress.pages.templates import page_template, require_libraries
+from buttress.pages.text import count, points
+from buttress.terminal import number
 
-SMALL = 64  # pixels: a view of at most this side is shown with its pixels visible
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missing:
+    """A model that a section says nothing of, and the command that would measure it."""
+
+    entry: Entry
+    why: str
+    command: str
 
 
-def write_demo_report(results: Mapping[str, Any], images: Sequence[NDArray[np.uint8]], out: Path) -> None:
-    """Write the page of `buttress demo`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plot:
+    """A plot with its caption."""
+
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scatter:
+    """Top-1 against one kind of cost: the plot; by key of the models in it their costs; who is on the front."""
+
+    kind: Kind
+    svg: str
+    costs: dict[str, str]
+    front: frozenset[str]
+
+
+def write_report(selection: Selection, out: Path) -> None:
+    """Write the page.
 
     Args:
-        results: the content of `results.json`; every figure on the page stands in it.
-        images: the views of `results["views"]`, in their order, each uint8 [H, W, 3].
+        selection: the models.
         out: the HTML file.
 
     Raises: SettingsError where Jinja2 or matplotlib is not installed.
     """
-    assert len(images) == len(results["views"])
     require_libraries()
-    page = page_template(
-        "report.html.j2", points=points, decimals=decimals, count=count, bytes=byte_count, duration=duration
-    ).render(
-        results=results,
-        headline=headline(results["gain"]),
-        summary=summary(results),
-        reliability=[(row, reliability_svg(row["reliability"])) for row in results["rows"]],
-        views=[(view, shown(image)) for view, image in zip(results["views"], images, strict=True)],
+    template = page_template(
+        "report.html.j2",
+        count=count,
+        number=number,
+        points=points,
+        seconds=short_seconds,
+        plain=plain,
+        origin=_origin,
+        figure_text=_figure_text,
     )
-    write_atomic(out, page.encode())
+    write_atomic(out, template.render(**page_content(selection)).encode())
 
 
-def require_libraries() -> None:
-    """Raises: SettingsError where a library that the page needs is not installed."""
-    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise SettingsError(f"the page needs {' and '.join(missing)}: pip install buttress[demo]")
+def page_content(selection: Selection) -> dict[str, Any]:
+    """Everything that the template shows, by name."""
+    entries, baseline = selection.entries, selection.baseline
+    album = Album()
+    others, by_corruption = differences(entries, baseline)
+    return {
+        "selection": selection,
+        "entries": entries,
+        "baseline": baseline,
+        "headline": headline(selection),
+        "lead": lead(selection),
+        "groups": summary_rows(entries, baseline),
+        "others": other_rows(entries),
+        "trained_only": [each for each in entries if from_training(each)],
+        "unmeasured": _missing(entries, lambda each: each.evaluation is not None, full=False),
+        "reliability": [(each, reliability_svg(bins)) for each in entries if (bins := _detail(each, "reliability"))],
+        "heat_maps": [found for each in entries if (found := heat_map(each)) is not None],
+        "corruption_others": others,
+        "corruption_differences": by_corruption,
+        "uncorrupted": _missing(entries, lambda each: corruptions_of(each) is not None),
+        "scales": _scale_plot(entries),
+        "shifts": _shifts(entries),
+        "scatters": (planes := scatters(entries, baseline)),
+        "in_planes": [each for each in entries if any(each.key in plane.costs for plane in planes)],
+        "uncosted": _missing(entries, _costed, full=False),
+        "costs": [(each, cost) for each in entries if (cost := _detail(each, "cost"))],
+        "curves": training_plots(entries),
+        "untrained": [each for each in entries if not each.history],
+        "confusions": [pairs for each in entries if (pairs := confusions(each, album, len(entries))) is not None],
+        "risk": _risk_plot(entries),
+        "slices": [(each, _columns(told), told) for each in entries if (told := _detail(each, "slices"))],
+    }
 
 
-def headline(gain: Mapping[str, Any]) -> str:
+def headline(selection: Selection) -> str:
     """The one line that says what came out."""
-    if gain["holds"]:
-        return f"{points(gain['top1'], sign=True)} points of top-1 from the same images"
-    return f"No gain here: top-1 changes by {points(gain['top1'], sign=True)} points"
+    entries, baseline, kind = selection.entries, selection.baseline, KINDS["top1"]
+    scored = [each for each in entries if each.evaluation is not None and each.evaluation.value("top1") is not None]
+    if not scored:
+        return f"{number(len(entries), 'model')}, not evaluated yet"
+    first = baseline if baseline in scored else scored[0]
+    assert first is not None
+    rivals = [each for each in scored if each is not first and comparable(kind, each, first)]
+    if not rivals:
+        return f"{first.name}: {points(_top1(first))}\N{NO-BREAK SPACE}% top-1"
+    rival = max(rivals, key=_top1)
+    told = _difference(kind, rival, first)
+    apart = f"{points(abs(told.value))} points of top-1"
+    if told.clear:
+        best, worse = (rival, first) if told.value > 0 else (first, rival)
+        return f"{best.name} is {apart} ahead of {worse.name}"
+    return f"No clear winner: {rival.name} and {first.name} are {apart} apart"
 
 
-def summary(results: Mapping[str, Any]) -> str:
-    """What was compared with what."""
-    data, store = results["data"], results["store"]
-    wrong = f", {count(data['planted'])} of them under a wrong label," if data["planted"] else ""
-    return (
-        f"The same small model, trained for the same number of steps on the same {count(data['train'])} images{wrong} "
-        f"once with their labels and once with what a teacher said about {store['views']} views of each. "
-        "The teacher looked once; training never calls it."
+def lead(selection: Selection) -> str:
+    """A sentence on what is compared."""
+    entries, baseline = selection.entries, selection.baseline
+    told = {each.evaluation.images: each.evaluation for each in entries if each.evaluation is not None}
+    where = ""
+    if len(told) == 1:
+        (evaluation,) = told.values()
+        images = evaluation.data.get("count")
+        where = f" on {count(images)} images of {evaluation.data.get('uri')}" if isinstance(images, int) else ""
+    elif len(told) > 1:
+        where = f" on {len(told)} different sets of images, so not all of them can be compared"
+    if len(entries) == 1:
+        return f"{entries[0].name}{where}."
+    against = "; nothing is compared with a baseline, for that could not be read"
+    if baseline is not None:
+        against = f"; the baseline is {baseline.name}"
+    return f"{number(len(entries), 'model')}{where}{against}."
+
+
+def pareto_front(candidates: Sequence[Point]) -> list[Point]:
+    """Those that no other beats: none has at most their x and at least their y, and one of both better. By x."""
+    front: list[Point] = []
+    for each in sorted(candidates, key=lambda point: (point.x, -point.y)):
+        if not front or each.y > front[-1].y:
+            front.append(each)
+    return front
+
+
+def scatters(entries: Sequence[Entry], baseline: Entry | None) -> list[Scatter]:
+    """Top-1 against weights, multiply-adds and latency, where known.
+
+    Only models that were scored on the same images stand in one plane.
+    """
+    found = []
+    for keys in (("bytes", "parameters"), ("macs",), ("latency",)):
+        having = {key: [each for each in entries if _cost_of(each, key) and _scored(each)] for key in keys}
+        key = next((key for key in keys if having[key]), None)
+        if key is not None:
+            found.append(_scatter(KINDS[key], having[key], baseline))
+    return found
+
+
+def _scatter(kind: Kind, having: Sequence[Entry], baseline: Entry | None) -> Scatter:
+    first = baseline if baseline is not None and baseline in having else having[0]
+    alike = [each for each in having if each is first or _same_plane(kind, each, first)]
+    drawn = [_point(kind, each) for each in alike]
+    front = pareto_front(drawn)
+    what = f"top-1 against {kind.title}"
+    svg = scatter_svg(drawn, front, what=what, xlabel=kind.title, ylabel="top-1, %", tick=kind.text)
+    costs = {each.key: kind.text(point.x) for each, point in zip(alike, drawn, strict=True)}
+    return Scatter(kind=kind, svg=svg, costs=costs, front=frozenset(point.key for point in front))
+
+
+def training_plots(entries: Sequence[Entry]) -> list[Plot]:
+    """Loss, learning rate and top-1 by epoch, of the runs that are there."""
+    runs = [each for each in entries if each.history]
+    wanted: tuple[tuple[str, Callable[[Any], float | None]], ...] = (
+        ("training loss", lambda epoch: epoch.loss),
+        ("learning rate", lambda epoch: epoch.lr),
+        ("top-1 on the val data, %", lambda epoch: _percent(epoch.val["top1"].value) if "top1" in epoch.val else None),
+    )
+    plots = []
+    for caption, value in wanted:
+        lines = [line for each in runs if (line := _history_line(each, value)) is not None]
+        if lines:
+            svg = lines_svg(lines, what=f"{caption} by epoch", xlabel="epoch", ylabel="")
+            plots.append(Plot(caption=caption, svg=svg))
+    return plots
+
+
+def _history_line(entry: Entry, value: Callable[[Any], float | None]) -> Line | None:
+    told = [(epoch.epoch, found) for epoch in entry.history if (found := value(epoch)) is not None]
+    if not told:
+        return None
+    return Line(key=entry.key, series=entry.series, x=[x for x, _ in told], y=[y for _, y in told])
+
+
+def _risk_plot(entries: Sequence[Entry]) -> str | None:
+    lines = [
+        Line(key=each.key, series=each.series, x=[100 * x for x in curve[0]], y=[100 * y for y in curve[1]])
+        for each in entries
+        if (curve := _detail(each, "risk_coverage")) is not None
+    ]
+    if not lines:
+        return None
+    return lines_svg(lines, what="risk by coverage", xlabel="answered, % of the images", ylabel="of these wrong, %")
+
+
+def _scale_plot(entries: Sequence[Entry]) -> dict[str, Any] | None:
+    """Top-1 over the side of the input, and the sides at which a model cannot run."""
+    lines, unable = [], []
+    for each in entries:
+        told = _detail(each, "scales") or []
+        known = [(side, figure) for side, figure in told if figure.value is not None]
+        unable += [(each, side) for side, figure in told if figure.value is None]
+        if known:
+            lines.append(_scale_line(each, known))
+    if not lines:
+        return None
+    svg = lines_svg(lines, what="top-1 by the side of the input", xlabel="side of the input, pixels", ylabel="top-1, %")
+    return {"svg": svg, "unable": unable}
+
+
+def _scale_line(entry: Entry, known: Sequence[tuple[float, Any]]) -> Line:
+    with_ends = all(figure.half is not None for _, figure in known)
+    return Line(
+        key=entry.key,
+        series=entry.series,
+        x=[side for side, _ in known],
+        y=[100 * figure.value for _, figure in known],
+        low=[100 * figure.low for _, figure in known] if with_ends else None,
+        high=[100 * figure.high for _, figure in known] if with_ends else None,
     )
 
 
-def points(fraction: float, *, sign: bool = False) -> str:
-    """A fraction as percentage points with one decimal."""
-    return f"{100 * fraction:{'+' if sign else ''}.1f}"
+def _shifts(entries: Sequence[Entry]) -> list[tuple[str, list[tuple[Entry, Any]]]]:
+    """Kind of shift -> the figures of the models that have it."""
+    titles = {
+        "shift_camera": "the crop moves over the photograph",
+        "shift_cyclic": "the crop's pixels move in a circle",
+    }
+    found = []
+    for key, title in titles.items():
+        told = [(each, figure) for each in entries if (figure := figure_of(each, key)) and figure.value is not None]
+        if told:
+            found.append((title, told))
+    return found
 
 
-def decimals(value: float, places: int) -> str:
-    """A number with a fixed number of decimals."""
-    return f"{value:.{places}f}"
+def _missing(entries: Sequence[Entry], measured: Callable[[Entry], bool], *, full: bool = True) -> list[Missing]:
+    """The models that were not measured, each with the next command that leads there."""
+    data = next((str(each.evaluation.data.get("uri")) for each in entries if each.evaluation is not None), None)
+    told = {} if data is None else {"data": data}
+    return [
+        Missing(entry=each, why="unfinished", command=resume_command(each))
+        if not each.finished
+        else Missing(entry=each, why="not measured", command=evaluate_command(each, full=full, **told))
+        for each in entries
+        if not measured(each)
+    ]
 
 
-def count(value: int) -> str:
-    """A whole number with thousands set apart."""
-    return f"{value:,}"
+def _origin(entry: Entry) -> dict[str, Any]:
+    return {
+        "facts": facts(entry),
+        "versions": versions_of(entry),
+        "evaluate": evaluate_command(entry) if entry.evaluation is not None else None,
+        "train": train_command(entry),
+    }
 
 
-def byte_count(value: int) -> str:
-    """A size in the unit that suits it."""
-    size, unit = float(value), "bytes"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if size < 1024:
-            break
-        size, unit = size / 1024, larger
-    return f"{value:,} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+def _figure_text(figure: Any) -> str:
+    """A figure of an unknown kind with its interval; words as they are."""
+    if isinstance(figure, str):
+        return figure
+    if figure.value is None:
+        return "undefined"
+    ends = "" if figure.half is None else f" [{plain(figure.low)}, {plain(figure.high)}]"
+    return plain(figure.value) + ends
 
 
-def duration(seconds: float) -> str:
-    """Seconds, or minutes and seconds from two minutes on."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+def _columns(slices: Sequence[Any]) -> list[str]:
+    """What is told of any part of the images, in the order of the document."""
+    return list(dict.fromkeys(name for each in slices for name in each["told"]))
 
 
-def shown(image_HWC: NDArray[np.uint8]) -> dict[str, Any]:
-    """An image as a page embeds it: `uri`, its PNG as data, and `pixels`, whether they are to stay visible."""
-    from PIL import Image
+def _point(kind: Kind, entry: Entry) -> Point:
+    top1, cost = figure_of(entry, "top1"), _cost_of(entry, kind.key)
+    assert top1 is not None and top1.value is not None and cost is not None
+    words = f"{entry.name}: top-1 {points(top1.value)} %, {kind.title} {kind.text(cost)}"
+    low, high = _percent(top1.low), _percent(top1.high)
+    return Point(key=entry.key, series=entry.series, x=cost, y=100 * top1.value, low=low, high=high, words=words)
 
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image_HWC)).save(buffer, format="PNG", optimize=True)
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"uri": f"data:image/png;base64,{encoded}", "pixels": max(image_HWC.shape[:2]) <= SMALL}
+
+def _same_plane(kind: Kind, entry: Entry, first: Entry) -> bool:
+    return comparable(KINDS["top1"], entry, first) and comparable(kind, entry, first)
+
+
+def _cost_of(entry: Entry, key: str) -> float | None:
+    """A cost above 0, none where it is not told."""
+    value = None if entry.evaluation is None else entry.evaluation.value(key)
+    return value if value is not None and value > 0 else None
+
+
+def _costed(entry: Entry) -> bool:
+    return any(_cost_of(entry, key) for key in ("parameters", "bytes", "macs", "latency"))
+
+
+def _scored(entry: Entry) -> bool:
+    return entry.evaluation is not None and entry.evaluation.value("top1") is not None
+
+
+def _top1(entry: Entry) -> float:
+    assert entry.evaluation is not None
+    value = entry.evaluation.value("top1")
+    assert value is not None
+    return value
+
+
+def _difference(kind: Kind, entry: Entry, base: Entry) -> Difference:
+    assert entry.evaluation is not None and base.evaluation is not None
+    told = difference(kind, entry.evaluation.figures[kind.key], base.evaluation.figures[kind.key])
+    assert told is not None
+    return told
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _detail(entry: Entry, name: str) -> Any:
+    return None if entry.evaluation is None else entry.evaluation.details.get(name)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from buttress.errors import SettingsError
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -22,3 +25,10 @@ def page_template(name: str, **filters: Callable[..., Any]) -> Template:
     )
     environment.filters.update(filters)
     return environment.get_template(name)
+
+
+def require_libraries() -> None:
+    """Raises: SettingsError where a library that the page needs is not installed."""
+    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise SettingsError(f"the page needs {' and '.join(missing)}: pip install buttress[demo]")

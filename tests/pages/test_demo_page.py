@@ -10,7 +10,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from buttress.pages.report import byte_count, duration, headline, write_demo_report
+from buttress.pages.demo import headline, write_demo_report
+from buttress.pages.text import byte_count, duration
 
 
 def reliability(tilt):
