@@ -136,6 +136,8 @@ def test_every_figure_follows_from_the_saved_predictions(shown):
         assert sum(entry["count"] for entry in bins) == 2 * 600
         right = sum(entry["count"] * entry["accuracy"] for entry in bins)
         assert right / 1200 == pytest.approx(row["top1"]["mean"], abs=1e-6)
+        assert row["risk_coverage"]["coverage"][-1] == 1
+        assert row["risk_coverage"]["risk"][-1] == pytest.approx(1 - row["top1"]["mean"], abs=1e-6)
     raw, reinforced, clean = results["rows"]
     for name in ("top1", "ece", "nll"):
         assert results["gain"][name] == pytest.approx(reinforced[name]["mean"] - raw[name]["mean"])

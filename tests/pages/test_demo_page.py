@@ -36,7 +36,8 @@ def row(name, title, top1, ece, nll):
         "ece": {"mean": ece, "sd": 0.0045},
         "nll": {"mean": nll, "sd": 0.06},
     }
-    return {"name": name, "title": title, **figures, "reliability": reliability(1 - ece)}
+    risk = {"coverage": [0.5, 1.0], "risk": [(1 - top1) / 3, 1 - top1]}
+    return {"name": name, "title": title, **figures, "reliability": reliability(1 - ece), "risk_coverage": risk}
 
 
 @pytest.fixture
@@ -195,3 +196,25 @@ def test_sizes_and_times_are_readable():
     assert duration(1.25) == "1.2 s"
     assert duration(119.6) == "120 s"
     assert duration(185.0) == "3 min 5 s"
+
+
+def test_every_way_to_train_has_its_curves(results, images, tmp_path):
+    write_demo_report(results, images, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('aria-label="reliability diagram"') == 3
+    assert page.count('aria-label="risk by coverage"') == 1
+    legend = re.search(r'<p class="legend">(.*?)</p>', page, re.DOTALL)
+    assert legend is not None
+    assert re.findall(r'class="key s(\d)">(\w)</b>&nbsp;([^<]*)', legend[1]) == [
+        ("1", "A", "the labels, 20 % wrong"),
+        ("2", "B", "reinforced"),
+        ("3", "C", "the labels, none wrong"),
+    ]
+
+
+def test_the_page_fits_a_phone(results, images, tmp_path, open_page):
+    results["rows"][0]["title"] = "a_title_without_any_place_to_break_it_" * 3
+    write_demo_report(results, images, tmp_path / "report.html")
+    page = open_page(tmp_path / "report.html", (390, 844))
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.inner_text("h1").startswith("+5.3 points")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from buttress.files import write_atomic
 from buttress.pages.pictures import shown
-from buttress.pages.plots import reliability_svg
+from buttress.pages.plots import Line, reliability_svg, risk_svg
 from buttress.pages.templates import page_template, require_libraries
 from buttress.pages.text import byte_count, count, decimals, duration, points
 
@@ -28,6 +29,10 @@ def write_demo_report(results: Mapping[str, Any], images: Sequence[NDArray[np.ui
     """
     assert len(images) == len(results["views"])
     require_libraries()
+    arms = [
+        {"key": ascii_uppercase[place], "series": place + 1, "name": row["title"]}
+        for place, row in enumerate(results["rows"])
+    ]
     page = page_template(
         "demo.html.j2", points=points, decimals=decimals, count=count, bytes=byte_count, duration=duration
     ).render(
@@ -35,9 +40,15 @@ def write_demo_report(results: Mapping[str, Any], images: Sequence[NDArray[np.ui
         headline=headline(results["gain"]),
         summary=summary(results),
         reliability=[(row, reliability_svg(row["reliability"])) for row in results["rows"]],
+        arms=arms,
+        risk=risk_svg([_risk_line(arm, row["risk_coverage"]) for arm, row in zip(arms, results["rows"], strict=True)]),
         views=[(view, shown(image)) for view, image in zip(results["views"], images, strict=True)],
     )
     write_atomic(out, page.encode())
+
+
+def _risk_line(arm: Mapping[str, Any], curve: Mapping[str, Any]) -> Line:
+    return Line(key=arm["key"], series=arm["series"], x=curve["coverage"], y=curve["risk"])
 
 
 def headline(gain: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -53,6 +53,16 @@ class Line:
     y: Sequence[float]
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
+
+
+def risk_svg(lines: Sequence[Line]) -> str:
+    """Risk-coverage curves; x and y in 0..1."""
+    in_percent = [
+        replace(line, x=[100 * value for value in line.x], y=[100 * value for value in line.y]) for line in lines
+    ]
+    return lines_svg(
+        in_percent, what="risk by coverage", xlabel="answered, % of the images", ylabel="of these wrong, %"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

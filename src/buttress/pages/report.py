@@ -13,7 +13,7 @@ from buttress.pages.corruptions import corruptions_of, differences, heat_map
 from buttress.pages.entry import Entry, Selection
 from buttress.pages.kinds import KINDS, Kind, short_seconds
 from buttress.pages.origin import evaluate_command, facts, resume_command, train_command, versions_of
-from buttress.pages.plots import Line, Point, lines_svg, reliability_svg, scatter_svg
+from buttress.pages.plots import Line, Point, lines_svg, reliability_svg, risk_svg, scatter_svg
 from buttress.pages.table import (
     Difference,
     comparable,
@@ -27,6 +27,14 @@ from buttress.pages.table import (
 from buttress.pages.templates import page_template, require_libraries
 from buttress.pages.text import count, points
 from buttress.terminal import number
+
+# Section -> what of an evaluation it shows.
+_SECTIONS = {
+    "reliability": ("reliability",),
+    "risk": ("risk_coverage",),
+    "sizes": ("scales", "shift_camera", "shift_cyclic"),
+    "confusions": ("confused",),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +117,7 @@ def page_content(selection: Selection) -> dict[str, Any]:
         "untrained": [each for each in entries if not each.history],
         "confusions": [pairs for each in entries if (pairs := confusions(each, album, len(entries))) is not None],
         "risk": _risk_plot(entries),
+        "lacking": {name: _lacking(entries, *details) for name, details in _SECTIONS.items()},
         "slices": [(each, _columns(told), told) for each in entries if (told := _detail(each, "slices"))],
     }
 
@@ -212,13 +221,11 @@ def _history_line(entry: Entry, value: Callable[[Any], float | None]) -> Line | 
 
 def _risk_plot(entries: Sequence[Entry]) -> str | None:
     lines = [
-        Line(key=each.key, series=each.series, x=[100 * x for x in curve[0]], y=[100 * y for y in curve[1]])
+        Line(key=each.key, series=each.series, x=curve[0], y=curve[1])
         for each in entries
         if (curve := _detail(each, "risk_coverage")) is not None
     ]
-    if not lines:
-        return None
-    return lines_svg(lines, what="risk by coverage", xlabel="answered, % of the images", ylabel="of these wrong, %")
+    return risk_svg(lines) if lines else None
 
 
 def _scale_plot(entries: Sequence[Entry]) -> dict[str, Any] | None:
@@ -273,6 +280,16 @@ def _missing(entries: Sequence[Entry], measured: Callable[[Entry], bool], *, ful
         for each in entries
         if not measured(each)
     ]
+
+
+def _lacking(entries: Sequence[Entry], *details: str) -> list[Entry]:
+    """Models of which none of these is told."""
+    return [each for each in entries if not any(_told(each, name) for name in details)]
+
+
+def _told(entry: Entry, name: str) -> bool:
+    """Whether the evaluation has such a detail, also an empty one, or such a figure."""
+    return entry.evaluation is not None and (name in entry.evaluation.details or name in entry.evaluation.figures)
 
 
 def _origin(entry: Entry) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.errors import SettingsError
-from buttress.metrics.calibration import reliability_bins
+from buttress.metrics.calibration import reliability_bins, top1
 from buttress.metrics.evaluate import figures_of
+from buttress.metrics.risk_coverage import risk_coverage
 from buttress.metrics.score import score
 from buttress.sources import Source
 from buttress.terminal import note
@@ -101,9 +102,9 @@ def compare(
 
 
 def row_of(outcome: Outcome) -> dict[str, Any]:
-    """A row of the table as JSON: per seed, mean and standard deviation, and the reliability bins over all seeds."""
+    """A row of the table as JSON: per seed, mean and standard deviation; reliability bins and risk over all seeds."""
     per_seed = {seed: figures_of(logits, outcome.labels) for seed, logits in outcome.logits.items()}
-    pooled = np.concatenate(list(outcome.logits.values()))
+    pooled, labels = np.concatenate(list(outcome.logits.values())), np.tile(outcome.labels, len(per_seed))
     return {
         "name": outcome.arm.name,
         "title": outcome.arm.title,
@@ -112,7 +113,8 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
             {"seed": seed, **{name: figures[name]["value"] for name in FIGURES}} for seed, figures in per_seed.items()
         ],
         **{name: spread([_value(figures[name]) for figures in per_seed.values()]) for name in FIGURES},
-        "reliability": [asdict(each) for each in _bins(pooled, np.tile(outcome.labels, len(per_seed)))],
+        "reliability": [asdict(each) for each in _bins(pooled, labels)],
+        "risk_coverage": _risk_coverage(pooled, labels),
     }
 
 
@@ -135,6 +137,14 @@ def gain_of(
 
 def _value(figure: Mapping[str, Any]) -> float:
     return float(figure["value"])
+
+
+def _risk_coverage(logits_NC: NDArray[np.float32], labels_N: NDArray[np.int64]) -> dict[str, list[float]]:
+    import torch
+
+    confidence_N, predicted_N = top1(torch.from_numpy(logits_NC))
+    curve = risk_coverage(confidence_N, predicted_N == torch.from_numpy(labels_N))
+    return {"coverage": list(curve.coverage), "risk": list(curve.risk)}
 
 
 def _bins(logits_NC: NDArray[np.float32], labels_N: NDArray[np.int64]) -> tuple[Any, ...]:
