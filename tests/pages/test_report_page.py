@@ -185,6 +185,24 @@ def test_what_is_unknown_is_shown_or_passed_over(tmp_path):
         assert text in page
 
 
+@pytest.mark.parametrize("value", [0, -3, 1e-320, 1e299, None])
+def test_a_cost_that_no_axis_can_show_is_left_out_of_the_plots(tmp_path, value):
+    documents = [evaluation(f"timm:{name}", **costs(10**6, 10**8, 0.01)) for name in "abc"]
+    documents[1]["macs"]["value"] = value
+    selection = read(tmp_path, *documents)
+    _, macs, _ = page_content(selection)["scatters"]
+    assert sorted(macs.costs) == ["A", "C"]
+    page_of(selection, tmp_path / "page.html")
+
+
+def test_a_name_that_no_system_takes_is_one_more_fault(tmp_path):
+    good = write(tmp_path / "good.json", evaluation("x" * 5000))
+    selection = read_entries([good, "y" * 5000])
+    assert len(selection.entries) == len(selection.faults) == 1
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    assert main(["report", good, str(tmp_path / "loop.json"), "--out", str(tmp_path / "page.html")]) == 0
+
+
 def test_a_file_that_is_no_evaluation_is_refused(tmp_path):
     whole = json.dumps(evaluation("timm:a"))
     cases = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import realpath
 from pathlib import Path
 
 
@@ -25,7 +26,7 @@ def report(run_or_json: str | list[str], *, out: Path = Path("report.html")) -> 
     places = [run_or_json] if isinstance(run_or_json, str) else list(run_or_json)
     require_libraries()
     require_writable(out)
-    if any(out.resolve() == Path(place).resolve() for place in places):
+    if realpath(out) in map(realpath, places):
         raise SettingsError(f"--out {out}: is one of the files to be shown; name another")
     selection = read_entries(places)
     for fault in selection.faults:

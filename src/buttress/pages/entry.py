@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from os.path import exists, isdir, isfile  # of a name that no system takes they say no, where Path's raise
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -93,11 +94,11 @@ def read_entries(places: Sequence[str]) -> Selection:
 def _read(place: str) -> Entry:
     """Raises: SettingsError, ModelError, where the argument is neither a run nor an evaluation."""
     path = Path(place.removeprefix("run:"))
-    if place.startswith("run:") or path.is_dir():
+    if place.startswith("run:") or isdir(path):
         return _of_run(place, path)
-    if path.is_file() and path.name == EVALUATION and (path.parent / CARD).is_file():
+    if path.name == EVALUATION and isfile(path) and isfile(path.parent / CARD):
         return _of_run(place, path.parent)
-    if not path.exists():
+    if not exists(path):
         raise SettingsError(f"{place}: {_absent(place)}")
     evaluation = read_evaluation(path)
     run, fault = _run_of(evaluation)
@@ -129,7 +130,7 @@ def _run_of(evaluation: Evaluation) -> tuple[Run | None, tuple[str, ...]]:
     """The run that was evaluated, where it is still there."""
     model = evaluation.settings.get("model")
     folder = Path(model.removeprefix("run:")) if isinstance(model, str) else Path("?")
-    if not (folder / CARD).is_file():
+    if not isfile(folder / CARD):
         return None, ()
     try:
         return open_run(folder, finished=False), ()

@@ -329,9 +329,9 @@ def _same_plane(kind: Kind, entry: Entry, first: Entry) -> bool:
 
 
 def _cost_of(entry: Entry, key: str) -> float | None:
-    """A cost above 0, none where it is not told."""
+    """A cost that a logarithmic axis can show, none where it is not told."""
     value = None if entry.evaluation is None else entry.evaluation.value(key)
-    return value if value is not None and value > 0 else None
+    return value if value is not None and 1e-12 < value < 1e18 else None
 
 
 def _costed(entry: Entry) -> bool:
