@@ -177,11 +177,24 @@ def test_what_is_unknown_is_shown_or_passed_over(tmp_path):
     document["details"]["unheard_of"] = 7
     why = "onnxruntime is not installed"
     cost = {"variant": "eager", "batch": 16, "threads": 2, "device": "cpu", "seconds": figure(0.0123, 0.001)}
-    document["details"]["cost"] = [{**cost, "not_measured": None}, {**cost, "seconds": None, "not_measured": why}]
+    document["details"]["cost"] = [
+        {**cost, "not_measured": None},
+        {**cost, "variant": "channels_last", "agrees": False, "not_measured": None},
+        {**cost, "seconds": figure(None), "not_measured": why},
+    ]
     selection = read(tmp_path, document)
     assert selection.faults == ()
     page = page_of(selection, tmp_path / "page.html").replace("\xa0", " ")
-    for text in ("Other figures", "real top1", "0.8125", "dark", "0.25", "12.3 ms", f"not measured: {why}"):
+    for text in (
+        "Other figures",
+        "real top1",
+        "0.8125",
+        "dark",
+        "0.25",
+        "12.3 ms",
+        "other logits",
+        f"not measured: {why}",
+    ):
         assert text in page
 
 

@@ -207,8 +207,12 @@ def _cost(value: Any, place: str) -> list[dict[str, Any]]:
         seconds, why = entry.get("seconds"), entry.get("not_measured")
         words = {name: "-" if entry.get(name) is None else str(entry[name]) for name in ("variant", "device")}
         counts = {name: _count(entry.get(name), f"{place}.{name}") for name in ("batch", "threads")}
-        told = None if seconds is None else _figure(seconds, f"{place}.seconds")
-        found.append({**words, **counts, "seconds": told, "why": None if why is None else str(why)})
+        timed = {
+            "seconds": None if seconds is None else _figure(seconds, f"{place}.seconds"),
+            "why": None if why is None else str(why),
+            "agrees": entry.get("agrees") is not False,  # with the logits of the plain network
+        }
+        found.append({**words, **counts, **timed})
     return found
 
 

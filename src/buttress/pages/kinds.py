@@ -104,7 +104,7 @@ GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
         (
             Kind(key="parameters", title="parameters", of="model", text=short, factor=True),
             Kind(key="bytes", title="weights on disk", of="model", text=short_bytes, factor=True),
-            Kind(key="macs", title="multiply-adds of an image", of="model", text=short, factor=True),
+            Kind(key="macs", title="MACs of an image", of="model", text=short, factor=True),
             Kind(key="peak_memory", title="activations, batch 1", of="model", text=short_bytes, factor=True),
             Kind(key="latency", title="latency, batch 1", of="machine", text=short_seconds, factor=True),
             Kind(key="throughput", title="images a second", better="higher", of="machine", text=short, factor=True),
