@@ -21,6 +21,7 @@ from buttress.pages.corruptions import differences, heat_map
 from buttress.pages.entry import Selection, read_entries
 from buttress.pages.evaluation import Figure, read_evaluation
 from buttress.pages.kinds import KINDS, short, short_bytes, short_seconds
+from buttress.pages.origin import resume_command, train_command
 from buttress.pages.plots import Point
 from buttress.pages.report import headline, page_content, pareto_front, write_report
 from buttress.pages.table import best_of, comparable, difference, difference_text, summary_rows
@@ -256,6 +257,16 @@ def test_runs_bring_their_training_and_say_what_was_not_measured(tmp_path, monke
         "learning rate",
         "top-1 on the val data, %",
     ]
+
+
+def test_a_round_of_refine_is_made_again_by_refine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = make_run(Path("refined/round-2"), finished=False)
+    (run / "recipe.yaml").write_text("model: timm:test_vit\nrounds: 3\n")
+    (entry,) = read_entries([str(run)]).entries
+    recipe = "--recipe refined/round-2/recipe.yaml"
+    assert train_command(entry) == f"buttress refine {recipe} --out NEW_FOLDER"
+    assert resume_command(entry) == f"buttress refine {recipe} --out refined"
 
 
 def test_what_cannot_be_read_is_named_and_the_others_are_shown(tmp_path, monkeypatch, capsys):

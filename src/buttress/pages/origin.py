@@ -43,16 +43,24 @@ def evaluate_command(entry: Entry, *, full: bool = False, data: str = SOME_IMAGE
 def resume_command(entry: Entry) -> str:
     """The command that goes on with an unfinished run."""
     assert entry.run is not None
-    folder = str(entry.run.path)
-    recipe = ["--recipe", f"{folder}/{RECIPE}"] if entry.recipe is not None else []
-    return shlex.join(["buttress", "train", *recipe, "--resume", "--out", folder])
+    folder = entry.run.path
+    recipe = ["--recipe", str(folder / RECIPE)] if entry.recipe is not None else []
+    if _of_rounds(entry):
+        return shlex.join(["buttress", "refine", *recipe, "--out", str(folder.parent)])
+    return shlex.join(["buttress", "train", *recipe, "--resume", "--out", str(folder)])
 
 
 def train_command(entry: Entry) -> str | None:
     """The command that trains the run again; none where no recipe is known."""
     if entry.run is None or entry.recipe is None:
         return None
-    return shlex.join(["buttress", "train", "--recipe", f"{entry.run.path}/{RECIPE}", "--out", "NEW_FOLDER"])
+    verb = "refine" if _of_rounds(entry) else "train"
+    return shlex.join(["buttress", verb, "--recipe", str(entry.run.path / RECIPE), "--out", "NEW_FOLDER"])
+
+
+def _of_rounds(entry: Entry) -> bool:
+    """Whether the run is a round of `buttress refine`, whose recipe is that of all of them."""
+    return any(line.startswith("rounds:") for line in (entry.recipe or "").splitlines())
 
 
 def facts(entry: Entry) -> list[tuple[str, str]]:
