@@ -10,7 +10,8 @@ import pytest
 from tests.conftest import COLOUR_TEACHER
 
 from buttress.cli import main
-from buttress.pages.views import _english, _percent
+from buttress.pages.pictures import english
+from buttress.pages.views import _percent
 from buttress.terminal import number
 
 SAID = ("format", "version", "reinforcement", "source", "judged", "unknown", "views", "only_mixed", "labels")

@@ -25,7 +25,7 @@ def english(name: str) -> str:
 def picture(source: Source, place: int, *, compressed: bool = False) -> dict[str, Any] | None:
     """The sample as a picture of at most `SIDE` pixels a side, as `shown` has it; none where it cannot be decoded."""
     try:
-        return shown(_shrunk(decode(source[place].data)), compressed=compressed)
+        return shown(shrunk(decode(source[place].data)), compressed=compressed)
     except UndecodableImage:
         return None
 
@@ -47,10 +47,11 @@ def shown(image_HWC: NDArray[np.uint8], *, compressed: bool = False) -> dict[str
     return {"uri": f"data:image/{kind.lower()};base64,{encoded}", "pixels": pixels}
 
 
-def _shrunk(pixels_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def shrunk(pixels_HWC: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]:
+    """An image whose longer side is at most `side` pixels."""
     import cv2
 
     height, width = pixels_HWC.shape[:2]
-    scale = min(1.0, SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     size = (max(1, round(scale * width)), max(1, round(scale * height)))
     return np.asarray(cv2.resize(pixels_HWC, size, interpolation=cv2.INTER_AREA), np.uint8)

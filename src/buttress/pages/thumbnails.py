@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.loading.coverage import Coverage
+from buttress.pages.pictures import shrunk
 from buttress.sources import Source, UndecodableImage, decode, id_hash
 from buttress.store.partners import Partners
 from buttress.store.reader import Reinforcement
@@ -66,7 +67,7 @@ class Thumbnails:
         except UndecodableImage:
             return None, [self._thumbnail(place, view, None) for view in views]
         drawn = [self._drawn(image_HWC, place, view) for view in views]
-        whole, *encoded = _encoded([_shrunk(image_HWC, PICTURE), *drawn])
+        whole, *encoded = _encoded([shrunk(image_HWC, PICTURE), *drawn])
         thumbnails = [self._thumbnail(place, view, picture) for view, picture in zip(views, encoded, strict=True)]
         return whole, thumbnails
 
@@ -96,22 +97,13 @@ class Thumbnails:
         return Thumbnail(view=view, partner=partner, picture=picture)
 
 
-def _shrunk(pixels_HWC: Pixels, side: int) -> Pixels:
-    import cv2
-
-    height, width = pixels_HWC.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    size = (max(1, round(scale * width)), max(1, round(scale * height)))
-    return np.asarray(cv2.resize(pixels_HWC, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def _encoded(images: Sequence[Pixels | None]) -> list[str | None]:
     """Images of one sample as base64 of WebP, at the first quality at which they keep to the budget, else smaller."""
     for quality in QUALITIES:
         encoded = [None if pixels_HWC is None else _webp(pixels_HWC, quality) for pixels_HWC in images]
         if sum(map(len, filter(None, encoded))) <= BUDGET:
             return [None if data is None else base64.b64encode(data).decode("ascii") for data in encoded]
-    return _encoded([None if one is None else _shrunk(one, max(one.shape[:2]) // 2) for one in images])
+    return _encoded([None if one is None else shrunk(one, max(one.shape[:2]) // 2) for one in images])
 
 
 def _webp(pixels_HWC: Pixels, quality: int) -> bytes:

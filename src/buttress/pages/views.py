@@ -20,9 +20,9 @@ from buttress.files import write_atomic
 from buttress.metrics.health import Health
 from buttress.metrics.label_errors import CUT
 from buttress.metrics.overview import overview
-from buttress.models.imagenet import english_names, is_wordnet_id
-from buttress.pages.report import byte_count, count, points
+from buttress.pages.pictures import english
 from buttress.pages.templates import page_template
+from buttress.pages.text import byte_count, count, points
 from buttress.pages.thumbnails import VIEWS, Thumbnail, Thumbnails
 from buttress.terminal import note, number, progress
 
@@ -54,7 +54,7 @@ def write_views_page(document: Mapping[str, Any], health: Health, top: int, samp
     data, pictures = _data(health, places)
     data["lists"] = _numbered(lists, health, places)
     page = page_template(
-        "views.html.j2", bytes=byte_count, count=count, english=_english, number=number, percent=_percent
+        "views.html.j2", bytes=byte_count, count=count, english=english, number=number, percent=_percent
     ).render(
         document=document,
         lists=lists,
@@ -193,7 +193,7 @@ class _Names:
     def number(self, name: str) -> int:
         if name not in self._numbers:
             self._numbers[name] = len(self.table)
-            self.table.append((name, _english(name)))
+            self.table.append((name, english(name)))
         return self._numbers[name]
 
 
@@ -221,8 +221,3 @@ def _percent(fraction: float) -> str:
             else ">\N{NO-BREAK SPACE}99.9\N{NO-BREAK SPACE}%"
         )
     return f"{points(fraction)}\N{NO-BREAK SPACE}%"
-
-
-def _english(name: str) -> str:
-    """The usual name of an ImageNet class that is given by its WordNet id; any other as it is."""
-    return english_names(name)[0] if is_wordnet_id(name) else name
