@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +116,12 @@ def test_an_evaluation_of_a_run_is_kept_in_it_and_a_full_one_stays(run, full, ca
     assert main(words) == 0
     assert kept.read_bytes() == full.read_bytes()
     assert "stays as it is" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_does_not_take_the_figures_with_it(run, tmp_path):
+    words = [sys.executable, "-m", "buttress", "evaluate", str(run), "--data=digits", "--workers=0"]
+    evaluating = subprocess.Popen([*words, f"--out={tmp_path / 'a.json'}"], stdout=subprocess.PIPE)
+    assert evaluating.stdout is not None
+    evaluating.stdout.close()
+    evaluating.wait(timeout=120)
+    assert json.loads((tmp_path / "a.json").read_text())["top1"]["count"] == 1797

@@ -132,11 +132,11 @@ def evaluate(
         "versions": library_versions(),
         "data": {**images, "count": len(found.evaluation.ids)},
     }
+    _keep(document, out, model)  # before anything is printed, for a pipe may close
     if json:
         print(json_bytes(document).decode().rstrip("\n"))
     else:
         _print_figures(document)
-    _keep(document, out, model)
 
 
 def _full_suite(suite: str, samples: int | None, seed: int, baseline: Path | None, compiled: bool) -> FullSuite | None:

@@ -73,6 +73,8 @@ GROUPS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
             Kind(key="top1", title="top-1, %", better="higher"),
             Kind(key="top5", title="top-5, %", better="higher"),
             Kind(key="balanced_accuracy", title="balanced accuracy, %", better="higher"),
+            Kind(key="real_top1", title="top-1, ReaL labels, %", better="higher"),
+            Kind(key="multilabel_top1", title="top-1, any right label, %", better="higher"),
         ),
     ),
     (
