@@ -1,12 +1,12 @@
 """Whole evaluations: the ImageNet classifiers at hand, and what reinforcement changes beside accuracy.
 
     python -m benchmarks.judging train                       # students of benchmarks.imagenette, hard and reinforced
-    python -m benchmarks.judging students                    # judge them; every one is a line of docs/results/judging.jsonl
+    python -m benchmarks.judging students                    # judge them: lines of docs/results/judging.jsonl
     python -m benchmarks.judging classifiers [--samples N]   # judge the classifiers, with the time that it takes
-    python -m benchmarks.judging page                        # the tables of docs/judging.md, made from that file alone
+    python -m benchmarks.judging page                        # the tables of docs/judging.md, from that file alone
 
-Each is judged by `buttress evaluate --suite full` in a process of its own, on the 500 validation images of Imagenette;
-the students with all of them for corruptions, shifts and sizes. The documents go to --work, for `buttress report`.
+Each is judged by `buttress evaluate --suite full` in a process of its own, on the 500 validation images of Imagenette,
+the students with 200 of them for corruptions, shifts and sizes. The documents go to --work, for `buttress report`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from benchmarks import imagenette, record
 from benchmarks.trials import Line, data_folder, lines, markdown, put_table, spread
 
 NAME, MODULE = "judging", "benchmarks.judging"
+MARK = "<!-- made by `python -m benchmarks.judging page` -->"
 PAGE = Path(__file__).parents[1] / "docs" / "judging.md"
 CLASSIFIERS = ("mobilenetv2_100", "tf_efficientnet_lite0", "tf_efficientnet_lite2")
 ARMS = ("hard", "reinforced")
@@ -42,6 +43,7 @@ FIGURES = {
     "shift_cyclic": "changed by a cyclic pixel %",
 }
 NATS = ("nll",)
+STUDENT_SAMPLES = 200
 T_95 = 4.303  # of Student's t with 2 degrees of freedom, two-sided
 
 
@@ -89,7 +91,7 @@ def students(work: Path) -> None:
         name = f"student-{arm}-{seed}"
         if name not in done:
             more = [] if arm == "hard" else ["--baseline", str(work / f"student-hard-{seed}.json")]
-            record(NAME, judge(name, str(folder), 500, work, *more), MODULE)
+            record(NAME, judge(name, str(folder), STUDENT_SAMPLES, work, *more), MODULE)
 
 
 def classifiers(work: Path, samples: int, only: str | None) -> None:
@@ -102,6 +104,11 @@ def classifiers(work: Path, samples: int, only: str | None) -> None:
 
 
 def table() -> str:
+    """The classifiers, then the students."""
+    return f"{classifier_table()}\n\n{student_table()}"
+
+
+def student_table() -> str:
     """The students: mean ± standard deviation over the seeds, and the paired difference with its 95 % interval."""
     found = {line["name"]: line for line in lines(NAME) if line["name"].startswith("student-")}
     rows = []
@@ -152,8 +159,7 @@ def main() -> None:
     elif arguments.action == "classifiers":
         classifiers(arguments.work, arguments.samples, arguments.only)
     else:
-        put_table(PAGE, "<!-- students: made by `python -m benchmarks.judging page` -->", table())
-        put_table(PAGE, "<!-- classifiers: made by `python -m benchmarks.judging page` -->", classifier_table())
+        put_table(PAGE, MARK, table())
 
 
 if __name__ == "__main__":
