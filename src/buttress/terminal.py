@@ -53,7 +53,8 @@ def progress(
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
     )
-    with Rich(*columns, console=Console(stderr=True)) as bars:
+    console = Console(file=sys.stderr)  # this one, also while somebody redirects it
+    with Rich(*columns, console=console) as bars:
         yield _Bar(bars, bars.add_task(description, total=total, text="", rate=""), unit)
 
 
@@ -107,7 +108,9 @@ class _Bar(Progress):
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout: the first column to the left, the others to the right. In a pipe no line is cut.
+    """A table on stdout: the first column to the left, the others to the right.
+
+    In a pipe no line is cut; on a narrow terminal the first column is folded.
 
     Args:
         title: what it is about.
@@ -119,11 +122,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    cells = [list(columns), *map(list, rows)]
     for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
+        table.add_column(name, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
+    for row in cells[1:]:
         table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+    width = max(len(title), sum(max(map(len, column)) + 3 for column in zip(*cells, strict=True)))
+    console = Console(width=None if sys.stdout.isatty() else width, highlight=False, markup=False)
     console.print(title, style="bold")
     console.print(table)
 

@@ -46,7 +46,7 @@ def test_reinforce_verify_train_evaluate(photos, plus, colour_teacher, tmp_path,
     assert figures["top1"]["count"] == 24
     assert {"top1", "top5", "nll", "ece", "settings", "versions", "data"} < set(figures)
     assert {"balanced_accuracy", "brier", "ece_adaptive", "ece_classwise", "ece_scaled", "aurc"} < set(figures)
-    assert set(figures["details"]) == {"classes", "confused", "reliability", "risk_coverage"}
+    assert set(figures["details"]) == {"classes", "confused", "reliability", "risk_coverage", "ties"}
     capsys.readouterr()
     assert main(["evaluate", str(out), "--data", f"folder:{photos}", "--workers", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == figures

@@ -86,6 +86,37 @@ def test_multiply_accumulates_of_layers_counted_by_hand():
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("fused", [True, False])
+def test_transformer_layers_of_torch_count_as_their_parts(fused):
+    layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True).eval()
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(fused)
+    try:
+        with torch.inference_mode():
+            counted = multiply_accumulates(layer, torch.zeros(1, 5, 8))
+        assert torch.backends.mha.get_fastpath_enabled() == fused
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    projections, attention, feed_forward = 5 * 8 * (3 * 8 + 8), 2 * 5 * 5 * 8, 2 * 5 * 8 * 16
+    assert counted == projections + attention + feed_forward
+
+
+class Recurrent(nn.Module):
+    """Rows of the image, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3 * SIDE, 2, batch_first=True)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        rows: Tensor = self.lstm(images_BCHW.permute(0, 2, 1, 3).flatten(2))[0]
+        return rows[:, -1]
+
+
+def test_recurrent_layers_cannot_be_counted():
+    assert measure_cost(loaded(Recurrent()), weights_file=None, batch=2).figures()["macs"]["value"] is None
+
+
 def test_known_models():
     # Its paper rounds them to 300 M (Sandler et al. 2018, table 4).
     module = timm.create_model("mobilenetv2_100").eval()
@@ -379,3 +410,15 @@ def test_onnx_runtime_answers_as_eager_does(monkeypatch: pytest.MonkeyPatch):
         (1, True, None),
         (4, True, None),
     ]
+
+
+def test_a_full_disk_costs_one_line_and_not_the_evaluation(monkeypatch: pytest.MonkeyPatch):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(variants, "find_spec", lambda _: True)
+    monkeypatch.setattr(torch.onnx, "export", full)
+    lines = measure_cost(loaded(tiny()), weights_file=None, batch=2).details()
+    assert {"torch.onnx.export fails (OSError: No space left on device)"} == {
+        line["not_measured"] for line in lines if line["variant"] == "onnxruntime"
+    }

@@ -11,7 +11,7 @@ from tests.metrics.judged import answered
 from buttress.errors import SettingsError
 from buttress.files import json_bytes
 from buttress.metrics.label_sets import LabelSets
-from buttress.metrics.slices import Slice, read_slices, slice_details
+from buttress.metrics.slices import Slice, check_slices, read_slices, slice_details
 
 PETS = ("cat", "dog", "owl")
 SAID = {"x/1.jpg": "cat", "x/2.jpg": "cat", "x/3.jpg": "owl", "y/4.jpg": "dog"}
@@ -124,3 +124,12 @@ def test_imagenet_m_as_it_is_published(tmp_path):
     slices = {"imagenet-m": {name: right[name] for name in published["imagenet_m"]}}
     [found] = told(read_slices(written(tmp_path / "s.json", slices)))
     assert (found["name"], found["multilabel_top1"]["value"], found["top1"]["value"]) == ("imagenet-m", 1, 1)
+
+
+def test_errors_of_slices_are_found_without_predictions():
+    ids = tuple(SAID)
+    check_slices([part(images=["1.jpg"])], ids, PETS)
+    with pytest.raises(SettingsError, match="none of the images"):
+        check_slices([part(images=["gone.jpg"])], ids, PETS)
+    with pytest.raises(SettingsError, match="doog"):
+        check_slices([part(right={"1.jpg": ["doog"]})], ids, PETS)

@@ -74,7 +74,7 @@ def test_the_best_is_the_highest_or_the_lowest_and_only_among_the_same_images(tm
         assert best_of(KINDS[key], selection.entries, selection.baseline) == {best}, key
     assert best_of(KINDS["top5"], selection.entries, selection.baseline) == set()  # all the same
     assert [cell.best for cell in cells(selection, "top1")] == [False, True, False]
-    assert [cell.note for cell in cells(selection, "top1")] == ["", "", "other images"]
+    assert [cell.note for cell in cells(selection, "top1")] == ["", "", "other images or classes"]
     assert [bool(cell.difference) for cell in cells(selection, "top1")] == [False, True, False]
     assert [cell.verdict for cell in cells(selection, "nll")] == ["", "good", ""]
 
@@ -173,7 +173,7 @@ def test_a_part_of_the_wrong_kind_is_named_and_the_rest_is_shown(tmp_path, spoil
 
 
 def test_what_is_unknown_is_shown_or_passed_over(tmp_path):
-    document = evaluation("timm:new", real_top1=figure(0.8125, 0.01), strange={"colour": "blue"})
+    document = evaluation("timm:new", unreal_top1=figure(0.8125, 0.01), strange={"colour": "blue"})
     document["details"]["slices"] = [{"name": "dark", "images": 9}, {"name": "lit", "top1": figure(0.25)}]
     document["details"]["unheard_of"] = 7
     why = "onnxruntime is not installed"
@@ -188,7 +188,7 @@ def test_what_is_unknown_is_shown_or_passed_over(tmp_path):
     page = page_of(selection, tmp_path / "page.html").replace("\xa0", " ")
     for text in (
         "Other figures",
-        "real top1",
+        "unreal top1",
         "0.8125",
         "dark",
         "0.25",
@@ -361,6 +361,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
         evaluation("timm:small", 0.7, **costs(2_000_000, 300_000_000, 0.01)),
         evaluation("run", 0.75, **costs(9_000_000, 900_000_000, 0.03)),
     ]
+    for each in documents:
+        seconds = {"seconds": each["latency"], "not_measured": None}
+        each["details"]["cost"] = [{"variant": "eager", "batch": 1, "threads": 2, "device": "cpu", **seconds}]
     places = [write(folder / f"{i}.json", each) for i, each in enumerate(documents[:2])]
     run = make_run(folder / "run")
     write_json(run / "evaluation.json", documents[2])
@@ -388,7 +391,7 @@ def test_the_page_in_a_browser_shows_the_figures(
     assert marked["top5"] == [False, False, False]
     titles = page.locator("svg title").all_text_contents()
     assert len(titles) == 9
-    assert any("small: top-1 70.0 %, weights on disk 8\xa0MB" in title for title in titles)
+    assert any("small: top-1 70.0 %, parameters 2\xa0M" in title for title in titles)
     assert "none.json: no such run folder" in page.inner_text(".faults")
     assert page.locator("td.front").count() == 6  # the first model is beaten everywhere
 
@@ -411,3 +414,44 @@ def test_the_page_fits_a_phone_and_follows_light_and_dark(
     assert colours[0][0] != colours[1][0]
     assert colours[0][5] != colours[1][5]  # the plots' text
     assert colours[0][7] != colours[1][7]  # the heat map's cells
+
+
+@pytest.mark.parametrize(("key", "value"), [("classes", "others"), ("labels", "mended"), ("count", 499)])
+def test_other_classes_labels_or_counts_are_not_compared(tmp_path, key, value):
+    other = evaluation("timm:other", 0.9)
+    other["data"][key] = value
+    selection = read(tmp_path, evaluation("timm:low", 0.6), other)
+    assert not comparable(KINDS["top1"], *selection.entries)
+
+
+def test_accuracies_by_other_right_labels_are_not_compared(tmp_path):
+    told = [evaluation(f"timm:{name}", 0.6) for name in "abc"]
+    for each, digest in zip(told, ("one", "one", "two"), strict=True):
+        each["multilabel_top1"] = each["top1"]
+        each["data"]["label_sets"] = digest
+    one, same, other = read(tmp_path, *told).entries
+    assert comparable(KINDS["multilabel_top1"], one, same)
+    assert not comparable(KINDS["multilabel_top1"], one, other)
+
+
+def test_an_evaluation_of_other_weights_is_not_shown_as_that_of_the_run(tmp_path):
+    run = make_run(tmp_path / "run")
+    document = evaluation(f"run:{run}", 0.6)
+    document["settings"]["weights_sha256"] = "0" * 64
+    (run / "evaluation.json").write_text(json.dumps(document))
+    (entry,) = read_entries([str(run)]).entries
+    assert entry.evaluation is None
+    assert "other weights" in entry.faults[0]
+
+
+def test_text_that_no_file_can_hold_does_not_stop_the_page(tmp_path):
+    document = evaluation("timm:\ud800", 0.6)
+    write_report(read(tmp_path, document), tmp_path / "page.html")
+    assert "60.0" in (tmp_path / "page.html").read_text()
+
+
+def test_a_file_of_a_run_is_not_overwritten(tmp_path):
+    run = make_run(tmp_path / "run")
+    kept = (run / "run.json").read_bytes()
+    assert main(["report", str(run), "--out", str(run / "run.json")]) == 2
+    assert (run / "run.json").read_bytes() == kept

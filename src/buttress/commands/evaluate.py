@@ -84,32 +84,32 @@ def evaluate(
         json: print the JSON document in place of the table.
         out: JSON file for the figures and their details; the default, of a run, is evaluation.json in its folder.
     """
-    from dataclasses import replace
-
     from buttress.files import json_bytes, require_writable
     from buttress.metrics.label_sets import read_label_sets
-    from buttress.metrics.score import Scoring
+    from buttress.metrics.score import Scoring, scored_classes
     from buttress.metrics.slices import read_slices
-    from buttress.metrics.suite import Truths, judge
+    from buttress.metrics.suite import Truths, classes_digest, judge
     from buttress.runs.resolve import resolve_model, weights_file
     from buttress.sources import fingerprint, open_source
     from buttress.versions import library_versions
 
     if out is not None:
         require_writable(out)
-    full = _full_suite(suite, corruption_samples, seed, baseline, compiled)
+    against = None if baseline is None else _full_document(baseline)
+    asked = {"--corruption-samples": corruption_samples, "--baseline": baseline, "--seed": seed or None}
+    full = _full_suite(suite, {**asked, "--compiled": compiled or None}, against, weights_file(model))
     truths = Truths(
         sets=None if label_sets is None else read_label_sets(label_sets),
         slices=() if slices is None else read_slices(slices),
     )
     source = open_source(data)
     images = {"uri": source.uri, "fingerprint": fingerprint(source)}
-    if baseline is not None:
-        _require_same_images(baseline, images["fingerprint"], full)
     loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
     how = Scoring(class_map=class_map, batch=batch, workers=workers, max_bad=max_bad, consistent=consistent_crops)
-    if full is not None:
-        full = replace(full, weights_file=weights_file(model))
+    if against is not None and full is not None:
+        chosen = scored_classes(loaded, source, class_map).classes or ()
+        same = {"fingerprint": images["fingerprint"], "classes": classes_digest(chosen)}
+        _require_same_images(baseline, against, {**same, "corruption_samples": full.samples, "seed": full.seed})
     found = judge(loaded, source, how, full=full, truths=truths)
     settings = {
         "model": model,
@@ -120,17 +120,22 @@ def evaluate(
         "slices": None if slices is None else str(slices),
         "suite": suite,
         "consistent_crops": consistent_crops,
+        "batch": batch,
+        "max_bad": max_bad,
+        "weights_sha256": loaded.weights_sha256,
     }
     if full is not None:
-        settings |= {"corruption_samples": full.samples, "seed": full.seed}
-    if baseline is not None:
-        settings["baseline"] = _full_document(baseline)["settings"]["model"]
+        settings |= {"corruption_samples": full.samples, "seed": full.seed, "compiled": full.compiled}
+    if against is not None:
+        settings |= {"baseline": against["settings"]["model"], "baseline_file": str(baseline)}
+    if truths.sets is not None:
+        images["label_sets"] = truths.sets.digest()
     document = {
         **found.figures,
         "details": found.details,
         "settings": settings,
         "versions": library_versions(),
-        "data": {**images, "count": len(found.evaluation.ids)},
+        "data": {**images, **found.identity(), "count": len(found.evaluation.ids)},
     }
     _keep(document, out, model)  # before anything is printed, for a pipe may close
     if json:
@@ -139,7 +144,9 @@ def evaluate(
         _print_figures(document)
 
 
-def _full_suite(suite: str, samples: int | None, seed: int, baseline: Path | None, compiled: bool) -> FullSuite | None:
+def _full_suite(
+    suite: str, asked: Mapping[str, Any], against: Mapping[str, Any] | None, weights: Path | None
+) -> FullSuite | None:
     """The settings of the full suite; None for the quick one.
 
     Raises: SettingsError, where one of them is out of its range, or is given and this is the quick suite.
@@ -147,22 +154,22 @@ def _full_suite(suite: str, samples: int | None, seed: int, baseline: Path | Non
     from buttress.errors import SettingsError
     from buttress.metrics.suite import FullSuite
 
-    asked = {
-        "--corruption-samples": samples,
-        "--baseline": baseline,
-        "--seed": seed or None,
-        "--compiled": compiled or None,
-    }
     if suite != "full":
         if given := [flag for flag, value in asked.items() if value is not None]:
             raise SettingsError(f"{', '.join(given)}: of --suite full")
         return None
+    samples, seed = asked["--corruption-samples"], asked["--seed"] or 0
     if samples is not None and samples < 1:
         raise SettingsError(f"--corruption-samples {samples}: at least 1 image")
     if not 0 <= seed < 2**63:
         raise SettingsError(f"--seed {seed}: must be 0 or more, and below 2^63")
-    told = None if baseline is None else _full_document(baseline)["details"]["corruptions"]
-    return FullSuite(samples=SAMPLES if samples is None else samples, seed=seed, baseline=told, compiled=compiled)
+    return FullSuite(
+        samples=SAMPLES if samples is None else samples,
+        seed=seed,
+        baseline=None if against is None else against["details"]["corruptions"],
+        weights_file=weights,
+        compiled=bool(asked["--compiled"]),
+    )
 
 
 def _full_document(baseline: Path) -> Mapping[str, Any]:
@@ -175,22 +182,22 @@ def _full_document(baseline: Path) -> Mapping[str, Any]:
     from buttress.metrics.robustness import are_details
 
     document = read_json(baseline, SettingsError)
-    details = document.get("details") if isinstance(document, dict) else None
-    if not isinstance(details, dict) or not are_details(details.get("corruptions")):
+    found = document if isinstance(document, dict) else {}
+    parts = {name: found.get(name) for name in ("details", "settings", "data")}
+    if not all(isinstance(part, dict) for part in parts.values()) or "model" not in found["settings"]:
+        raise SettingsError(f"{baseline}: no evaluation; make it by buttress evaluate --suite full --out FILE")
+    if not are_details(found["details"].get("corruptions")):
         raise SettingsError(
             f"{baseline}: tells of no corruptions; make it by buttress evaluate --suite full --out FILE"
         )
-    return dict(document)
+    return found
 
 
-def _require_same_images(baseline: Path, fingerprint: str, full: FullSuite | None) -> None:
-    """Raises: SettingsError, where the baseline was scored on other images, or on others of them."""
+def _require_same_images(baseline: Path | None, document: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises: SettingsError, where the baseline was scored on other images, others of them, or over other classes."""
     from buttress.errors import SettingsError
 
-    assert full is not None
-    document = _full_document(baseline)
-    wanted = {"fingerprint": fingerprint, "corruption_samples": full.samples, "seed": full.seed}
-    told = {**document.get("settings", {}), **document.get("data", {})}
+    told = {**document["settings"], **document["data"]}
     if other := [name for name, value in wanted.items() if told.get(name) != value]:
         raise SettingsError(
             f"{baseline}: is of other images ({', '.join(other)} differ); score the baseline on the same"
@@ -205,7 +212,7 @@ def _keep(document: Mapping[str, Any], out: Path | None, model: str) -> None:
     path = out or _place_in_run(model)
     if path is None:
         return
-    if out is None and document["settings"]["suite"] != "full" and _is_full(path):
+    if out is None and document["settings"]["suite"] != "full" and _is_full(path, document):
         note(f"{path}: holds a full evaluation and stays as it is; --out FILE keeps this quick one")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,22 +227,29 @@ def _place_in_run(model: str) -> Path | None:
 
     from buttress.models.uri import parse_model_uri
     from buttress.runs.run import EVALUATION
+    from buttress.terminal import note
 
     parsed = parse_model_uri(model)
-    if parsed.scheme != "run" or parsed.path is None or not os.access(parsed.path, os.W_OK):
+    if parsed.scheme != "run" or parsed.path is None:
         return None
-    return Path(parsed.path) / EVALUATION
+    if not os.access(parsed.path, os.W_OK):
+        note(f"{parsed.path}: cannot be written to; --out FILE keeps the figures")
+        return None
+    return parsed.path / EVALUATION
 
 
-def _is_full(path: Path) -> bool:
+def _is_full(path: Path, document: Mapping[str, Any]) -> bool:
+    """Whether a full evaluation of the same weights stands there."""
     from buttress.errors import SettingsError
     from buttress.files import read_json
 
     try:
-        document = read_json(path, SettingsError)
+        there = read_json(path, SettingsError)
     except SettingsError:
         return False
-    return isinstance(document, dict) and document.get("settings", {}).get("suite") == "full"
+    settings = there.get("settings") if isinstance(there, dict) else None
+    wanted = {"suite": "full", "weights_sha256": document["settings"]["weights_sha256"]}
+    return isinstance(settings, dict) and {name: settings.get(name) for name in wanted} == wanted
 
 
 def _print_figures(document: Mapping[str, Any]) -> None:
@@ -298,10 +312,13 @@ def _print_cost(document: Mapping[str, Any]) -> None:
     first, *_ = timings = document["details"]["cost"]
     print_table(f"cost, {first['device']}, {first['threads']} threads", ["", "value", "5 to 95 % of runs"], rows)
     cells = [
-        [each["variant"], f"{each['batch']:,}", *_amounts(each["seconds"], 1000), each["not_measured"] or ""]
+        [each["variant"], f"{each['batch']:,}", *_amounts(each["seconds"], 1000)]
         for each in timings
+        if each["not_measured"] is None
     ]
-    print_table("milliseconds a batch", ["", "images", "median", "5 to 95 % of runs", "not measured"], cells)
+    print_table("milliseconds a batch", ["", "images", "median", "5 to 95 % of runs"], cells)
+    for text in dict.fromkeys(f"{each['variant']}: {each['not_measured']}" for each in timings if each["not_measured"]):
+        print(text)
 
 
 def _amounts(figure: Mapping[str, float | int | None], unit: float) -> list[str]:

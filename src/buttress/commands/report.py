@@ -21,13 +21,14 @@ def report(run_or_json: str | list[str], *, out: Path = Path("report.html")) -> 
     from buttress.pages.entry import read_entries
     from buttress.pages.report import write_report
     from buttress.pages.templates import require_libraries
+    from buttress.runs.run import CARD
     from buttress.terminal import note, number, warn
 
     places = [run_or_json] if isinstance(run_or_json, str) else list(run_or_json)
     require_libraries()
     require_writable(out)
-    if realpath(out) in map(realpath, places):
-        raise SettingsError(f"--out {out}: is one of the files to be shown; name another")
+    if realpath(out) in map(realpath, places) or (out.exists() and (out.parent / CARD).is_file()):
+        raise SettingsError(f"--out {out}: is one of the files to be shown, or of a run; name another")
     selection = read_entries(places)
     for fault in selection.faults:
         warn(fault)

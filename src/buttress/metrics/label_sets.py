@@ -10,6 +10,8 @@ Shapes: N samples, C classes.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -46,6 +48,11 @@ class LabelSets:
     names: Mapping[str, frozenset[str]]
     key: str = "multilabel_top1"
     one_each: bool = True
+
+    def digest(self) -> str:
+        """Of what is said of which image."""
+        said = {image: sorted(names) for image, names in self.names.items()}
+        return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def read_label_sets(asked: str | Path) -> LabelSets:

@@ -85,13 +85,30 @@ def slice_details(
         `errors`, each with `id`, `right` and `predicted`. Where right labels are known also `multilabel_top1` and
         `left_out`, as `label_set_details` has it; errors are then those of its images that are judged.
 
+    Raises: SettingsError, as `check_slices`.
+    """
+    check_slices(slices, evaluation.ids, evaluation.classes)
+    right = None if sets is None else right_classes(sets, evaluation.ids, evaluation.classes)
+    return [_details(evaluation, each, right) for each in slices]
+
+
+def check_slices(slices: Sequence[Slice], ids: Sequence[str], classes: tuple[str, ...]) -> None:
+    """Find every error in slices before there are predictions.
+
+    Args:
+        slices: of the data, at least one.
+        ids: N sample ids.
+        classes: names of the classes that are scored.
+
     Raises: SettingsError, where no slice has an image of the data, or as `right_classes`.
     """
     every = {image: None for each in slices for image in each.images}
-    keys = matched(every, evaluation.ids, "slices", one_each=False)
-    require_some(keys, every, evaluation.ids, slices[0].place)
-    right = None if sets is None else right_classes(sets, evaluation.ids, evaluation.classes)
-    return [_details(evaluation, each, right) for each in slices]
+    require_some(matched(every, ids, "slices", one_each=False), every, ids, slices[0].place)
+    for each in slices:
+        keys = matched(frozenset(each.images), ids, each.place)
+        there = [sample_id for key, sample_id in zip(keys, ids, strict=True) if key is not None]
+        if each.right is not None and there:
+            right_classes(LabelSets(place=each.place, names=each.right), there, classes)
 
 
 def _details(evaluation: Evaluation, of: Slice, right: RightClasses | None) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from buttress.metrics.robustness import decodable, errors_against, sampled, scor
 from buttress.metrics.scale import score_scales
 from buttress.metrics.score import Scoring, note_cut, score, scored_classes
 from buttress.metrics.shift import score_shifted
-from buttress.metrics.slices import Slice, slice_details
+from buttress.metrics.slices import Slice, check_slices, slice_details
 from buttress.models.load import LoadedModel
 from buttress.sources import Source
 
@@ -54,6 +56,15 @@ class Judgement:
     details: Mapping[str, Any]
     evaluation: Evaluation
 
+    def identity(self) -> dict[str, str]:
+        """What says that another evaluation is of the same: digests of the scored `classes`, and of the `labels` that
+        the images have by their ids.
+        """
+        names = self.evaluation.classes
+        labels = [names[label] for label in self.evaluation.labels.tolist()]
+        pairs = sorted(zip(self.evaluation.ids, labels, strict=True))
+        return {"classes": classes_digest(names), "labels": _digest(pairs)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truths:
@@ -67,6 +78,16 @@ class Truths:
     sets: LabelSets | None = None
     slices: tuple[Slice, ...] = ()
 
+    def check(self, ids: Sequence[str], classes: tuple[str, ...]) -> None:
+        """Find every error in them before the work.
+
+        Raises: SettingsError, as `right_classes` and `slice_details`.
+        """
+        if self.sets is not None:
+            right_classes(self.sets, ids, classes)
+        if self.slices:
+            check_slices(self.slices, ids, classes)
+
 
 def judge(
     loaded: LoadedModel, source: Source, how: Scoring, *, full: FullSuite | None = None, truths: Truths | None = None
@@ -78,8 +99,7 @@ def judge(
     chosen = scored_classes(loaded, source, how.class_map)
     assert chosen.classes is not None
     truths = truths or Truths()
-    if truths.sets is not None:
-        right_classes(truths.sets, source.ids, chosen.classes)  # its errors come before the work
+    truths.check(source.ids, chosen.classes)
     note_cut(loaded, chosen)
     evaluation = score(loaded, source, how)
     figures, details = clean_figures(evaluation), clean_details(evaluation)
@@ -89,6 +109,9 @@ def judge(
     if truths.slices:
         details["slices"] = slice_details(evaluation, truths.slices, truths.sets)
     if full is not None:
+        cost = measure_cost(loaded, weights_file=full.weights_file, compiled=full.compiled)
+        figures |= cost.figures()
+        details |= {"cost": cost.details(), "macs_leave_out": list(cost.unseen)}
         part = sampled(decodable(source, evaluation.ids), full.samples, full.seed)
         found = score_corrupted(loaded, part, how, seed=full.seed)
         figures |= found.figures()
@@ -96,7 +119,13 @@ def judge(
             figures |= errors_against(found, full.baseline)
         figures |= score_shifted(loaded, part, how).figures()
         details |= {"corruptions": found.details(), "scales": score_scales(loaded, part, how)}
-        cost = measure_cost(loaded, weights_file=full.weights_file, compiled=full.compiled)
-        figures |= cost.figures()
-        details |= {"cost": cost.details(), "macs_leave_out": list(cost.unseen)}
     return Judgement(figures, details, evaluation)
+
+
+def classes_digest(classes: Sequence[str]) -> str:
+    """Of the names of classes in any order."""
+    return _digest(sorted(classes))
+
+
+def _digest(value: object) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=8).hexdigest()

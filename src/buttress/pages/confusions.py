@@ -15,6 +15,8 @@ from buttress.sources.remote import is_remote
 PICTURES = 3  # of a pair
 MOST = 30  # pairs on a page, and at most `PAIRS` of a model
 PAIRS = 6
+# Not those of libraries that may fetch a whole data set for a few pictures.
+LOCAL = ("digits", *(f"{scheme}:" for scheme in ("folder", "parquet", "tar", "wds")), "imagenet-")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,13 +101,13 @@ def _pair(entry: Entry, told: dict[str, Any], album: Album) -> Pair:
 
 def _data(entry: Entry) -> tuple[str, str | None]:
     assert entry.evaluation is not None
-    return str(entry.evaluation.data.get("uri", "")), entry.evaluation.images
+    return str(entry.evaluation.data.get("uri", "")), entry.evaluation.fingerprint
 
 
 def _open(uri: str) -> tuple[Source | None, dict[str, int], str]:
     """The source with the places of its ids, or why it is not opened."""
-    if is_remote(uri):
-        return None, {}, f"No pictures: {uri} is not on this machine."
+    if is_remote(uri) or not uri.startswith(LOCAL):  # a page is no reason to fetch a data set
+        return None, {}, f"No pictures: {uri} is not opened for them."
     try:
         source = open_source(uri)
         return source, {sample_id: place for place, sample_id in enumerate(source.ids)}, ""

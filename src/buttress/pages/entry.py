@@ -10,8 +10,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from buttress.errors import ModelError, SettingsError
+from buttress.files import sha256_file
 from buttress.pages.evaluation import Evaluation, Figure, figures_from, number, read_evaluation
-from buttress.runs.run import CARD, EVALUATION, RECIPE, Run, open_run
+from buttress.runs.run import CARD, EVALUATION, RECIPE, WEIGHTS, Run, open_run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +103,9 @@ def _read(place: str) -> Entry:
         raise SettingsError(f"{place}: {_absent(place)}")
     evaluation = read_evaluation(path)
     run, fault = _run_of(evaluation)
+    if run is not None and _other_weights(evaluation, run):
+        fault = (f"{place}: {run.path} has other weights now than those that were judged; left out",)
+        run = None
     entry = _with_run(place, evaluation, run)
     return replace(entry, faults=(*entry.faults, *fault))
 
@@ -122,8 +126,17 @@ def _of_run(place: str, folder: Path) -> Entry:
             evaluation = read_evaluation(file)
         except SettingsError as fault:
             faults = (str(fault),)
+    if evaluation is not None and _other_weights(evaluation, run):
+        faults = (f"{file}: is of other weights than the run has now; left out, evaluate it again",)
+        evaluation = None
     entry = _with_run(place, evaluation, run)
     return replace(entry, faults=(*entry.faults, *faults))
+
+
+def _other_weights(evaluation: Evaluation, run: Run) -> bool:
+    """Whether it is known that the run's weights are not those that were judged."""
+    judged = evaluation.settings.get("weights_sha256")
+    return isinstance(judged, str) and run.finished and sha256_file(run.path / WEIGHTS) != judged
 
 
 def _run_of(evaluation: Evaluation) -> tuple[Run | None, tuple[str, ...]]:

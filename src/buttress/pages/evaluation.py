@@ -54,10 +54,17 @@ class Evaluation:
         return self.figures[key].value if key in self.figures else None
 
     @property
-    def images(self) -> str | None:
-        """What says which images it is of; none where the document does not."""
-        fingerprint = self.data.get("fingerprint")
-        return fingerprint if isinstance(fingerprint, str) else None
+    def images(self) -> tuple[str, ...] | None:
+        """What says which images it is of, how they are labelled and over which classes; none where it does not."""
+        fingerprint = self.fingerprint
+        more = (str(self.data.get(key)) for key in ("count", "classes", "labels"))
+        return (fingerprint, *more) if fingerprint is not None else None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the images' ids."""
+        told = self.data.get("fingerprint")
+        return told if isinstance(told, str) else None
 
     @property
     def part(self) -> tuple[Any, ...] | None:

@@ -35,8 +35,12 @@ def evaluate_command(entry: Entry, *, full: bool = False, data: str = SOME_IMAGE
     for flag, key in (("--corruption-samples", "corruption_samples"), ("--seed", "seed")):
         if settings.get(key):
             words += [flag, str(settings[key])]
-    if settings.get("consistent_crops") is True:
-        words.append("--consistent-crops")
+    for flag, key in (("--label-sets", "label_sets"), ("--slices", "slices"), ("--baseline", "baseline_file")):
+        if settings.get(key):
+            words += [flag, str(settings[key])]
+    for flag, key in (("--consistent-crops", "consistent_crops"), ("--compiled", "compiled")):
+        if settings.get(key) is True:
+            words.append(flag)
     return shlex.join(["buttress", "evaluate", *words, "--out", str(told.file)])
 
 

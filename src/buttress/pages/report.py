@@ -84,7 +84,7 @@ def write_report(selection: Selection, out: Path) -> None:
         origin=_origin,
         figure_text=_figure_text,
     )
-    write_atomic(out, template.render(**page_content(selection)).encode())
+    write_atomic(out, template.render(**page_content(selection)).encode(errors="replace"))
 
 
 def page_content(selection: Selection) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def page_content(selection: Selection) -> dict[str, Any]:
         "shifts": _shifts(entries),
         "scatters": (planes := scatters(entries, baseline)),
         "in_planes": [each for each in entries if any(each.key in plane.costs for plane in planes)],
-        "uncosted": _missing(entries, _costed, full=False),
+        "uncosted": _missing(entries, _costed, full=True),
         "costs": [(each, cost) for each in entries if (cost := _detail(each, "cost"))],
         "curves": training_plots(entries),
         "untrained": [each for each in entries if not each.history],
@@ -171,16 +171,15 @@ def pareto_front(candidates: Sequence[Point]) -> list[Point]:
 
 
 def scatters(entries: Sequence[Entry], baseline: Entry | None) -> list[Scatter]:
-    """Top-1 against weights, multiply-adds and latency, where known.
+    """Top-1 against parameters, multiply-adds and latency, where known.
 
     Only models that were scored on the same images stand in one plane.
     """
     found = []
-    for keys in (("bytes", "parameters"), ("macs",), ("latency",)):
-        having = {key: [each for each in entries if _cost_of(each, key) and _scored(each)] for key in keys}
-        key = next((key for key in keys if having[key]), None)
-        if key is not None:
-            found.append(_scatter(KINDS[key], having[key], baseline))
+    for key in ("parameters", "macs", "latency"):
+        having = [each for each in entries if _cost_of(each, key) and _scored(each)]
+        if having:
+            found.append(_scatter(KINDS[key], having, baseline))
     return found
 
 

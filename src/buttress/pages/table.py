@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from buttress.pages.entry import Entry
 from buttress.pages.evaluation import Figure
 from buttress.pages.kinds import GROUPS, KINDS, NO_BREAK, Kind, short
 
-OTHER_IMAGES, OTHER_MACHINE, OWN_IMAGES = "other images", "another machine", "its own val data"
+OTHER_IMAGES, OTHER_MACHINE, OWN_IMAGES = "other images or classes", "another machine", "its own val data"
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -87,11 +88,13 @@ def comparable(kind: Kind, one: Entry, other: Entry) -> bool:
     if kind.of == "model":
         return True
     if kind.of == "machine":
-        return _machine(one) == _machine(other)
+        return _machine(one) is not None and _machine(one) == _machine(other)
     if kind.key in ("mce", "relative_mce"):
         names = [each.evaluation.settings.get("baseline") for each in (one, other) if each.evaluation]
         if names[0] != names[1]:
             return False
+    if kind.key in ("real_top1", "multilabel_top1") and _sets(one, kind) != _sets(other, kind):
+        return False
     marks = [
         each.evaluation.images if kind.of == "images" else each.evaluation.part
         for each in (one, other)
@@ -221,6 +224,14 @@ def _verdict(kind: Kind, told: Difference) -> str:
 
 
 def _machine(entry: Entry) -> list[tuple[str, int]] | None:
-    """Where times were measured, as far as the document says."""
+    """Where latency and throughput were measured, as far as the document says."""
     cost = entry.evaluation.details.get("cost") if entry.evaluation is not None else None
-    return sorted({(each["device"], each["threads"]) for each in cost}) if cost else None
+    eager = [each for each in cost or () if each["variant"] == "eager"]
+    return sorted({(each["device"], each["threads"]) for each in eager}) or None
+
+
+def _sets(entry: Entry, kind: Kind) -> tuple[Any, ...]:
+    """Which right labels, and how many images were judged by them."""
+    assert entry.evaluation is not None
+    figure = entry.evaluation.figures.get(kind.key)
+    return entry.evaluation.data.get("label_sets"), None if figure is None else figure.count

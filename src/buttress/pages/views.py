@@ -65,7 +65,7 @@ def write_views_page(document: Mapping[str, Any], health: Health, top: int, samp
         data=_json(data),
         pictures=[_json(pictures[first : first + BLOCK]) for first in range(0, len(pictures), BLOCK)],
     )
-    encoded = page.encode()
+    encoded = page.encode(errors="replace")
     write_atomic(out, encoded)
     note(f"{out}: {len(places):,} of {number(len(health.source), 'sample')}, {byte_count(len(encoded))}")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,8 +27,7 @@ def multiply_accumulates(module: nn.Module, images_BCHW: Tensor) -> int:
     All else counts nothing (`unseen_operations`). torch counts a multiply-accumulate as two operations.
     """
     counter = FlopCounterMode(display=False)
-    # Written out, attention is products of matrices: some of the fused kernels have no count.
-    with sdpa_kernel(SDPBackend.MATH), counter:
+    with _written_out(), counter:
         module(images_BCHW)
     return int(counter.get_total_flops()) // 2
 
@@ -34,7 +35,7 @@ def multiply_accumulates(module: nn.Module, images_BCHW: Tensor) -> int:
 def unseen_operations(module: nn.Module, images_BCHW: Tensor) -> tuple[str, ...]:
     """Names of the operations of one pass that write a tensor and have no count, such as `native_batch_norm`."""
     heard = _Operations()
-    with sdpa_kernel(SDPBackend.MATH), heard:
+    with _written_out(), heard:
         module(images_BCHW)
     return tuple(sorted(heard.unseen))
 
@@ -46,9 +47,29 @@ def peak_activations(module: nn.Module, images_BCHW: Tensor) -> int:
     the same on every device.
     """
     watched = _LiveTensors(of=(*module.parameters(), *module.buffers()), images=images_BCHW)
-    with watched:
+    with _plain_layers(), watched:
         module(images_BCHW)
     return watched.peak
+
+
+@contextmanager
+def _plain_layers() -> Iterator[None]:
+    """torch's own transformer layers as their parts, not as one operation that nobody can look into."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _written_out() -> Iterator[None]:
+    """Attention as products of matrices too: some of its fused kernels have no count."""
+    with ExitStack() as stack:
+        stack.enter_context(_plain_layers())
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
 
 
 _NO_WORK = ("empty", "empty_like", "empty_strided", "new_empty", "detach", "alias")

@@ -25,6 +25,7 @@ BATCH = 64  # of a graphics card; a processor takes as many of them as `PASS_MAC
 PASS_MACS = 8 * 10**9
 TOLERANCE = 1e-3
 COMPILED = "compiled"
+UNCOUNTED = ("rnn", "lstm", "gru")  # in the names of operations that do products of matrices and have no count
 FAILURES = (
     AssertionError,
     ValueError,
@@ -65,7 +66,8 @@ class Cost:
     """What a model costs at its size.
 
     parameters: how many, shared ones once. bytes: of the weights file, none where there is no file.
-    macs: multiply-accumulates of one image, in convolutions and products of matrices.
+    macs: multiply-accumulates of one image, in convolutions and products of matrices; none where a recurrent layer,
+        which is one operation without a count, does a part of the work.
     unseen: names of the operations that `macs` leaves out.
     peak_memory: the most bytes that one image and what is computed from it take at a time in an eager pass.
     timings: of each variant and batch, smaller batches first; those of eager come first.
@@ -73,7 +75,7 @@ class Cost:
 
     parameters: int
     bytes: int | None
-    macs: int
+    macs: int | None
     unseen: tuple[str, ...]
     peak_memory: int
     timings: tuple[Timing, ...]
@@ -131,7 +133,7 @@ def measure_cost(
     return Cost(
         parameters=parameter_count(loaded.module),
         bytes=file_bytes,
-        macs=macs,
+        macs=None if any(name in each for each in unseen for name in UNCOUNTED) else macs,
         unseen=unseen,
         peak_memory=peak,
         timings=(*_timings(loaded, names, batches, device), *(() if compiled else _not_asked(batches, device))),

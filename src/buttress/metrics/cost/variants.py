@@ -100,7 +100,7 @@ def onnxruntime(module: nn.Module, device: torch.device, size: int) -> Iterator[
     missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
     if missing:
         raise NotMeasuredError(f"pip install {' '.join(missing)}")
-    with TemporaryDirectory() as folder:
+    with _folder() as folder:
         file = Path(folder, "model.onnx")
         _export(module, size, file)
         session = _session(file)
@@ -117,6 +117,15 @@ def onnxruntime(module: nn.Module, device: torch.device, size: int) -> Iterator[
         yield Way(run, torch.device("cpu"))
 
 
+@contextmanager
+def _folder() -> Iterator[str]:
+    try:
+        with TemporaryDirectory() as folder:
+            yield folder
+    except (ImportError, OSError) as failure:
+        raise NotMeasuredError(f"ONNX Runtime fails ({root_of(failure)})") from failure
+
+
 def _export(module: nn.Module, size: int, file: Path) -> None:
     """Batches of any size; two images stand for them, as one would be taken for a constant."""
     before, was_training = next(module.parameters()).device, module.training
@@ -130,7 +139,7 @@ def _export(module: nn.Module, size: int, file: Path) -> None:
                 dynamic_shapes=({0: "batch"},),
                 verbose=False,
             )
-    except RuntimeError as failure:  # all of the exporter's are
+    except (RuntimeError, ImportError, OSError) as failure:  # all of the exporter's; packages at odds; a full disk
         raise NotMeasuredError(f"torch.onnx.export fails ({root_of(failure)})") from failure
     finally:
         module.train(was_training).to(before)
