@@ -90,7 +90,7 @@ def test_a_smoke_twin_runs_and_trains_in_the_same_way(name, twins):
     whole, twin = (dict(words_of(each)) for each in (name, f"{name}.smoke"))
     free = {"epochs", "reinforcement", "teacher"}
     if whole["data"] != "digits":
-        free |= {"data", "val", "size", "workers", "evaluate_every"}
+        free |= {"data", "val", "size", "teacher_size", "workers", "evaluate_every"}
         whole["model"] = whole["model"].split(".")[0]  # begins anew, not from the weights of a hub
     if name.startswith("imagenet-"):
         free |= {"model", "precision"}
