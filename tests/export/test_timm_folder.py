@@ -50,7 +50,7 @@ def a_run(path, name, size):
 
 
 @pytest.mark.parametrize(("name", "size"), [("test_vit", 64), ("test_resnet", 48)])
-def test_timm_alone_reads_the_weights_and_the_folder(tmp_path, name, size):
+def test_R27_timm_alone_reads_the_weights_and_the_folder(tmp_path, name, size):
     run, model = a_run(tmp_path / "run", name, size)
     export_to_timm(run, tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
