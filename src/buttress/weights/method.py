@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Generator, Tensor, nn
+
+from buttress.weights.levels import Level
 
 
 class Method(Protocol):
@@ -13,14 +15,15 @@ class Method(Protocol):
 
     A weight method registers parametrizations, a structural method swaps modules. State lives in parameters and buffers
     of the module, so that a checkpoint of the module is a checkpoint of the method. Coordinates (where in a subspace,
-    which width) are 0-d non-persistent tensor buffers. A forward is pure: whatever is updated once a step is updated in
+    which width) are non-persistent tensor buffers. A forward is pure: whatever is updated once a step is updated in
     `before_step`. Several methods may act on one model; their passes are combined.
     """
 
     def prepare(self, model: nn.Module) -> None:
         """Change `model` in place, after its weights are loaded and before it is trained or a checkpoint is loaded.
 
-        Keep the plain model's `Parameter` objects where they live on: their weight decay is carried over by identity.
+        Keep the plain model's `Parameter` objects where they live on: their weight decay is carried over by identity. A
+        parameter that a parametrization adds follows the one that it parametrizes.
         """
 
     def before_step(self, step: int, total_steps: int, generator: Generator) -> None:
@@ -41,8 +44,30 @@ class Method(Protocol):
     def auxiliary_loss(self, model: nn.Module) -> Tensor | None:
         """A 0-d loss that is added once a step, after the passes; none where the method has none."""
 
-    def before_evaluation(self, loader: Iterable[Any]) -> None:
-        """Make the model fit to be evaluated, e.g. re-estimate BN statistics over `loader` (the training batches)."""
+    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
+        """Make `model` fit to be evaluated, e.g. re-estimate its batch statistics.
+
+        Args:
+            model: the prepared one; it may hold a moving average for its weights.
+            images: training batches, normalised, float32 [B, 3, H, W], on the model's device; each iteration begins anew.
+            last: these weights are the ones that are kept.
+        """
 
     def materialise(self, model: nn.Module) -> None:
-        """Turn a trained `model` in place into a plain one: parametrizations removed, values baked in. For exports."""
+        """Turn a trained `model` in place into a plain one with the same logits: parametrizations removed, values baked
+        in at the level that it stands at, swapped modules replaced by plain ones."""
+
+
+class CompressionMethod(Method, Protocol):
+    """A method that a run names in its card, so that its model can be built again."""
+
+    @property
+    def name(self) -> str:
+        """As in `buttress compress --method`."""
+
+    def attach(self, model: nn.Module) -> None:
+        """What `prepare` makes of a plain model, with any values: a state dict is loaded into it next."""
+
+    def levels(self) -> tuple[Level, ...]:
+        """The levels to score and show, the first of them the one that the model stands at when it is loaded; none
+        where the model has but one form."""

@@ -1,0 +1,125 @@
+"""What a person may choose about a method. No torch in here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from buttress.errors import SettingsError
+
+LevelKind = Literal["at", "keep", "width", "bits"]
+MethodName = Literal["subspace", "lcs", "dkm"]
+SubspaceKind = Literal["line", "curve", "simplex"]
+LcsKind = Literal["point", "line", "target"]
+LcsLevel = Literal["keep", "width", "bits"]
+RANGES: dict[LcsLevel, tuple[float, float]] = {"keep": (0.025, 1.0), "width": (0.25, 1.0), "bits": (3, 8)}
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise SettingsError(f"{name} = {value}: {wanted}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubspaceSettings:
+    """A family of models between corners (arXiv 2102.10472).
+
+    Args:
+        kind: line, curve (a quadratic Bezier) or simplex.
+        corners: of a simplex, 2..6; a line has 2, a curve 3.
+        draw: one point a step for the network, or one for each layer.
+        beta: 0 and up; pull on the corners' squared cosine, towards right angles.
+    """
+
+    kind: SubspaceKind = "line"
+    corners: int = 3
+    draw: Literal["network", "layer"] = "network"
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.kind in get_args(SubspaceKind), "subspace.kind", self.kind, "must be line, curve or simplex")
+        _require(2 <= self.corners <= 6, "subspace.corners", self.corners, "must be 2 to 6")
+        _require(self.draw in ("network", "layer"), "subspace.draw", self.draw, "must be network or layer")
+        _require(0 <= self.beta < math.inf, "subspace.beta", self.beta, "must be 0 or more")
+
+    @property
+    def count(self) -> int:
+        """How many corners there are."""
+        return {"line": 2, "curve": 3, "simplex": self.corners}[self.kind]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LcsSettings:
+    """One set of weights for every level of compression (arXiv 2110.04252).
+
+    Args:
+        level: keep (share of weights that are not zero), width (share of channels) or bits.
+        kind: point (one set of weights), line (two, blended by the level) or target (sparse at `low` alone).
+        low: the hardest level; the default is 0.025 for keep, 0.25 for width, 3 for bits.
+        high: the easiest level; the default is 1, or 8 bits.
+        warmup: share of all updates, 0..1, before weights are dropped (point), while ever more are (line, target), or
+            before activations are quantised.
+        beta: 0 and up; pull on the squared cosine of a line's ends, towards a right angle.
+    """
+
+    level: LcsLevel = "keep"
+    kind: LcsKind = "point"
+    low: float | None = None
+    high: float | None = None
+    warmup: float = 0.8
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.level in get_args(LcsLevel), "lcs.level", self.level, "must be keep, width or bits")
+        _require(self.kind in get_args(LcsKind), "lcs.kind", self.kind, "must be point, line or target")
+        _require(self.kind != "target" or self.level == "keep", "lcs.kind", self.kind, "is of lcs.level keep alone")
+        low, high = self.span
+        if self.level == "bits":
+            whole = low == int(low) and high == int(high)
+            _require(whole and 1 <= low <= high <= 8, "lcs.low..high", f"{low:g}..{high:g}", "whole bits, 1 to 8")
+        else:
+            _require(0 < low <= high <= 1, "lcs.low..high", f"{low:g}..{high:g}", "shares, above 0 and at most 1")
+        _require(0 <= self.warmup < 1, "lcs.warmup", self.warmup, "must be at least 0 and below 1")
+        _require(0 <= self.beta < math.inf, "lcs.beta", self.beta, "must be 0 or more")
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The hardest and the easiest level."""
+        low, high = RANGES[self.level]
+        return low if self.low is None else self.low, high if self.high is None else self.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class DkmSettings:
+    """Weights as indices into small palettes that are learnt (arXiv 2108.12659).
+
+    Args:
+        bits: 1..8; a palette has 2^bits entries.
+        cluster_dim: how many weights, of as many neighbouring output channels, share an index.
+        group_size: output channels that share a palette; none = a layer has one.
+        per_channel_scale: divide each output channel by its largest absolute weight before clustering.
+        tau: above 0; softness of the assignment while training, in units of a layer's own variance.
+        iterations: of k-means in a forward, at least 1.
+        min_weights: layers of at most so many weights stay as they are.
+    """
+
+    bits: int = 2
+    cluster_dim: int = 1
+    group_size: int | None = None
+    per_channel_scale: bool = False
+    tau: float = 0.04
+    iterations: int = 3
+    min_weights: int = 2048
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.bits <= 8, "dkm.bits", self.bits, "must be 1 to 8")
+        _require(self.cluster_dim >= 1, "dkm.cluster_dim", self.cluster_dim, "must be at least 1")
+        group = self.group_size
+        _require(group is None or group >= 1, "dkm.group_size", group, "must be at least 1")
+        _require(0 < self.tau < math.inf, "dkm.tau", self.tau, "must be above 0")
+        _require(self.iterations >= 1, "dkm.iterations", self.iterations, "must be at least 1")
+        _require(self.min_weights >= 0, "dkm.min_weights", self.min_weights, "must be 0 or more")
+
+
+MethodSettings = SubspaceSettings | LcsSettings | DkmSettings

@@ -1,0 +1,105 @@
+"""The tensors of a model that a weight method may act on, by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
+
+from buttress.errors import ModelError
+
+SiteKind = Literal["conv", "linear", "norm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A parameter of a convolution, linear layer or norm.
+
+    Args:
+        name: of the module, as in `named_modules()`.
+        module: that holds it.
+        tensor: `weight` or `bias`.
+        kind: of the module.
+    """
+
+    name: str
+    module: nn.Module
+    tensor: Literal["weight", "bias"]
+    kind: SiteKind
+
+    @property
+    def full_name(self) -> str:
+        """As in the plain model's state dict."""
+        return f"{self.name}.{self.tensor}"
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The plain parameter; of a parametrized tensor the first original."""
+        if parametrize.is_parametrized(self.module, self.tensor):
+            return cast(nn.Parameter, cast(Any, self.module).parametrizations[self.tensor].original)
+        return cast(nn.Parameter, getattr(self.module, self.tensor))
+
+    def register(self, parametrization: nn.Module) -> None:
+        """Register a parametrization after those that are there; the plain parameter lives on as `original`."""
+        parametrize.register_parametrization(self.module, self.tensor, parametrization, unsafe=True)
+
+    def bake(self) -> None:
+        """Remove the parametrizations and leave their value."""
+        # torch would write the value into the original, which a state dict or an average may share
+        value: Tensor = getattr(self.module, self.tensor).detach().clone()
+        parametrize.remove_parametrizations(self.module, self.tensor, leave_parametrized=False)
+        setattr(self.module, self.tensor, nn.Parameter(value, requires_grad=True))
+
+
+def sites(model: nn.Module, *kinds: SiteKind, tensors: tuple[str, ...] = ("weight", "bias")) -> list[Site]:
+    """Every weight and bias of layers of these kinds (default: all), in the order of `named_modules()`."""
+    return [site for site in _sites(model) if site.kind in (kinds or (site.kind,)) and site.tensor in tensors]
+
+
+def classifier_of(model: nn.Module) -> nn.Module | None:
+    """The layer that gives the logits, where timm says which; else the last linear layer or convolution."""
+    said = getattr(model, "get_classifier", None)
+    if said is not None and isinstance(found := said(), (nn.Linear, _ConvNd)):
+        return found
+    layers = [site.module for site in sites(model, "conv", "linear", tensors=("weight",))]
+    return layers[-1] if layers else None
+
+
+def require_plain(model: nn.Module, acted_on: list[Site], method: str) -> None:
+    """Raises: ModelError, where there is nothing to act on, a tensor is parametrized already, or two layers share one."""
+    if not acted_on:
+        raise ModelError(f"{method}: this model ({type(model).__name__}) has no layer that it could act on")
+    for site in acted_on:
+        if parametrize.is_parametrized(site.module, site.tensor):
+            raise ModelError(f"{method}: {site.full_name} is parametrized already; a model takes one method of weights")
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    for site in acted_on:
+        if uses[id(site.parameter)] > 1:
+            raise ModelError(f"{method}: {site.full_name} is shared with another layer, which it cannot keep so")
+
+
+def _sites(model: nn.Module) -> Iterator[Site]:
+    for name, module in model.named_modules():
+        kind = _kind(module)
+        if kind is None:
+            continue
+        for tensor in ("weight", "bias"):
+            if isinstance(getattr(module, tensor, None), Tensor):
+                yield Site(name, module, cast(Literal["weight", "bias"], tensor), kind)
+
+
+def _kind(module: nn.Module) -> SiteKind | None:
+    if isinstance(module, _ConvNd):
+        return "conv"
+    if isinstance(module, nn.Linear):
+        return "linear"
+    known = isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm))
+    weight = getattr(module, "weight", None)
+    own = "norm" in type(module).__name__.lower() and isinstance(weight, Tensor) and weight.ndim == 1
+    return "norm" if known or own else None
