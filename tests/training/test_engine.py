@@ -58,7 +58,7 @@ class Recorder:
     def auxiliary_loss(self, model):
         self.calls.append("auxiliary")
 
-    def before_evaluation(self, loader):
+    def before_evaluation(self, model, images, *, last):
         self.calls.append("before_evaluation")
 
     def materialise(self, model):

@@ -1,4 +1,4 @@
-"""Model URIs: `timm:NAME`, `timm:NAME@FILE.safetensors`, `run:DIR`, `python:pkg.mod:func`."""
+"""Model URIs: `timm:NAME`, `timm:NAME@FILE.safetensors`, `run:DIR`, `run:DIR@LEVEL`, `python:pkg.mod:func`."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ class ModelURI:
     scheme: `timm`, `run` or `python`.
     name: timm's model name (with its tag, if given), the run folder's own name, or `pkg.mod:func`.
     path: the weights file of `timm:NAME@FILE`, the folder of `run:DIR`, else None.
+    level: of `run:DIR@LEVEL`, as it is written (`keep=0.25`), else None.
     """
 
     scheme: Scheme
     name: str
     path: Path | None = None
+    level: str | None = None
 
     @property
     def public(self) -> str:
         """The URI without folders, fit for a card that travels to other machines."""
         if self.scheme == "timm" and self.path is not None:
             return f"timm:{self.name}@{self.path.name}"
+        if self.level is not None:
+            return f"run:{self.name}@{self.level}"
         return f"{self.scheme}:{self.name}"
 
 
@@ -51,7 +55,7 @@ def parse_model_uri(text: str) -> ModelURI:
     if scheme == "timm":
         return _timm(text, rest)
     if scheme == "run":
-        return _run(Path(rest))
+        return _run(rest)
     module, _, function = rest.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), function)):
         raise ModelError(f"{text}: not python:pkg.mod:func (a module that can be imported, then the function's name)")
@@ -67,13 +71,18 @@ def _timm(text: str, rest: str) -> ModelURI:
     return ModelURI(scheme="timm", name=name, path=Path(file) if at else None)
 
 
-def _run(folder: Path) -> ModelURI:
-    return ModelURI(scheme="run", name=folder.name or folder.resolve().name, path=folder)
+def _run(text: str) -> ModelURI:
+    folder, at, level = text.rpartition("@")
+    if not folder or "=" not in level or Path(text).is_dir():  # a folder may be called so
+        folder, level = text, ""
+    path = Path(folder)
+    return ModelURI(scheme="run", name=path.name or path.resolve().name, path=path, level=level or None)
 
 
 def _without_scheme(text: str) -> ModelURI:
-    if text and Path(text).is_dir():
-        return _run(Path(text))
+    run = _run(text) if text else None
+    if run is not None and run.path is not None and run.path.is_dir():
+        return run
     if _looks_like_file(text):
         raise ModelError(f"{text}: looks like a file; did you mean timm:NAME@{text}? (NAME is its timm architecture)")
     if "/" in text or not text:

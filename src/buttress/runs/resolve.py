@@ -8,6 +8,7 @@ from buttress.errors import ModelError
 from buttress.models.load import LoadedModel, load_model, with_head
 from buttress.models.uri import parse_model_uri
 from buttress.runs.run import WEIGHTS, Run, open_run
+from buttress.weights.levels import Level
 
 
 def resolve_model(
@@ -17,14 +18,19 @@ def resolve_model(
 
     num_classes: outputs wanted; a model with another number gets a new head.
 
-    Raises: ModelError, where there is no such model or it is no network (`python:`).
+    Raises:
+        ModelError: there is no such model, it is no network (`python:`), or it is compressed and another head is asked.
+        SettingsError: the level of an elastic run (`run:DIR@keep=0.25`) is not one of its.
     """
     parsed = parse_model_uri(uri)
     if parsed.scheme == "python":
         raise ModelError(f"{uri}: a function can teach but not be trained or evaluated; use timm: or run:")
     if parsed.scheme == "timm":
         return load_model(uri, num_classes=num_classes, pretrained=pretrained, seed=seed)
-    return with_head(resolve_run(uri).load_model(), num_classes)
+    run = resolve_run(uri)
+    if run.methods and num_classes is not None:
+        raise ModelError(f"{uri}: is compressed, and trains no further; train a plain model, then compress it")
+    return with_head(run.load_model(None if parsed.level is None else Level.parse(parsed.level)), num_classes)
 
 
 def weights_file(uri: str) -> Path | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from buttress.models.load import LoadedModel
+    from buttress.weights.levels import Level
+    from buttress.weights.method import CompressionMethod
 
 FORMAT = "buttress-run"
 VERSION = 1
@@ -131,8 +133,29 @@ class Run:
             metadata["classes"] = json.dumps(self.classes, ensure_ascii=False)
         write_weights(self.path / WEIGHTS, state_dict, metadata)
 
-    def load_model(self) -> LoadedModel:
-        """Build the model again and load its weights.
+    def load_model(self, level: Level | None = None) -> LoadedModel:
+        """Build the model again and load its weights; one that methods act on comes as a plain network of this level.
+
+        level: of an elastic model, by default its first; several points of a subspace give their mean logits.
+
+        Raises:
+            ModelError: the run has no weights yet, they do not fit, or it has no such levels.
+            SettingsError: the level is outside what the model was trained for.
+        """
+        from buttress.weights.levels import of_level
+
+        loaded, methods = self.load_prepared()
+        if level is not None and len(level.points) > 1:
+            copies = [self.load_prepared() for _ in level.points[1:]]
+            module = of_level([(each.module, by) for each, by in ((loaded, methods), *copies)], level)
+        else:
+            module = of_level([(loaded.module, methods)], level)
+        return replace(loaded, module=module, uri=f"{loaded.uri}@{level}" if level else loaded.uri)
+
+    def load_prepared(self) -> tuple[LoadedModel, tuple[CompressionMethod, ...]]:
+        """Build the model again as it was trained, and the methods that act on it.
+
+        Of an elastic model this is the one that `buttress.weights.levels.set_level` moves; without methods a plain one.
 
         Raises: ModelError, where the run has no weights yet or they do not fit.
         """
@@ -143,8 +166,11 @@ class Run:
 
         weights = read_weights(self.path / WEIGHTS)
         module = build(self.model_name, self.model_kwargs)
+        methods = self.methods_in_hand()
+        for method in methods:
+            method.attach(module)
         load_weights(module, weights)
-        return LoadedModel(
+        loaded = LoadedModel(
             module=module,
             preprocessing=self.preprocessing,
             classes=self.classes,
@@ -155,6 +181,22 @@ class Run:
             name=self.model_name,
             kwargs=dict(self.model_kwargs),
         )
+        return loaded, methods
+
+    def methods_in_hand(self) -> tuple[CompressionMethod, ...]:
+        """The methods that the card tells of.
+
+        Raises: ModelError, where one is not known here.
+        """
+        if not self.methods:
+            return ()
+        from buttress.weights.build import from_card
+
+        return tuple(from_card(told, str(self.path / CARD)) for told in self.methods)
+
+    def levels(self) -> tuple[Level, ...]:
+        """Those that the model may be loaded at and is scored at, the default first; none of a model of one form."""
+        return tuple(level for method in self.methods_in_hand() for level in method.levels())
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add the figures of one epoch (`line["epoch"]`, an int) to metrics.jsonl, and see it reach the disk.
@@ -249,6 +291,8 @@ def _from_json(folder: Path, value: dict[str, Any]) -> Run:
         if key not in value or not isinstance(value[key], kind):
             raise ModelError(f"{card}: {key!r} is missing or of another kind; the file was changed by hand")
     model, classes = value["model"], value["classes"]
+    if not all(isinstance(told, dict) for told in value["methods"]):
+        raise ModelError(f"{card}: 'methods' is not a list of methods; the file was changed by hand")
     if set(model) != {"name", "kwargs"} or not isinstance(model["kwargs"], dict):
         raise ModelError(f"{card}: 'model' must have a name and kwargs")
     return Run(

@@ -334,7 +334,7 @@ class _Engine:
         if not due or (val_loader is None and (epoch + 1 < self.settings.epochs or self.average is not None)):
             return None
         with nullcontext() if self.average is None else self.average.in_place():
-            self._ready_to_evaluate(epoch)
+            self._ready_to_evaluate(epoch, last=epoch + 1 == self.settings.epochs and self.average is None)
             if val_loader is None:
                 return None
             assert self.run.classes is not None, "val data has class names"
@@ -344,10 +344,9 @@ class _Engine:
                 )
         return figures_of(self._of_all(said.logits_NC).numpy(), self._of_all(said.labels_N).numpy())
 
-    def _ready_to_evaluate(self, epoch: int) -> None:
+    def _ready_to_evaluate(self, epoch: int, *, last: bool) -> None:
         for method in self.methods:
-            self.loader.set_epoch(epoch)
-            method.before_evaluation(self.loader)
+            method.before_evaluation(self.module, _TrainingImages(self, epoch), last=last)
         if self.share.world > 1:  # each has statistics of its own slices; the first one's are those that are saved
             for buffer in self.module.buffers():
                 buffer.copy_(broadcast(buffer.contiguous()))
@@ -430,13 +429,27 @@ class _Engine:
         self.module.__dict__.pop("forward", None)
         if self.average is not None:
             self.average.hand_over()
-            self._ready_to_evaluate(self.settings.epochs - 1)
+            self._ready_to_evaluate(self.settings.epochs - 1, last=True)
         self.objective.finish(self.module)
         self.module.eval()
         if self.share.rank == 0:
             self.run.save_weights(self.module.state_dict())
         if self.share.world > 1:
             self.accelerator.wait_for_everyone()
+
+
+class _TrainingImages:
+    """The images of an epoch's batches as the model takes them; every iteration begins anew."""
+
+    def __init__(self, engine: _Engine, epoch: int) -> None:
+        self.engine, self.epoch = engine, epoch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.engine.loader.set_epoch(self.epoch)
+        for batch in self.engine.loader:
+            if batch.ids:
+                images_BCHW = batch.to(self.engine.accelerator.device, non_blocking=True).images
+                yield normalise(images_BCHW, self.engine.run.preprocessing)
 
 
 def _shown(top1: float | None) -> str:

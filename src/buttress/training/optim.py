@@ -12,6 +12,7 @@ from timm.optim import (  # type: ignore[attr-defined]  # timm re-exports withou
     param_groups_weight_decay,
 )
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from buttress.errors import SettingsError
 from buttress.nearest import did_you_mean
@@ -30,17 +31,30 @@ def plain_groups(model: nn.Module, weight_decay: float) -> ParameterGroups:
 def carry_over(groups: ParameterGroups, prepared: nn.Module) -> ParameterGroups:
     """The plain model's groups on the prepared one, by identity of parameters.
 
-    A parameter that a method has added follows the same rule by shape; one that it has removed drops out.
+    A parameter that a parametrization has added goes to the group of the one that it parametrizes; any other new one
+    follows the same rule by shape. One that a method has removed drops out.
     """
     trained = [p for p in prepared.parameters() if p.requires_grad]
-    known = {id(p) for group in groups for p in group["params"]}
-    kept = {id(p) for p in trained}
-    carried = [{**group, "params": [p for p in group["params"] if id(p) in kept]} for group in groups]
+    kept, parents = {id(p) for p in trained}, _parents(prepared)
+    carried = []
+    known: set[int] = set()
+    for group in groups:
+        plain = {id(p) for p in group["params"]}
+        added = [p for p in trained if id(p) not in plain and parents.get(id(p)) in plain]
+        params = [p for p in group["params"] if id(p) in kept] + added
+        known |= {id(p) for p in params}
+        carried.append({**group, "params": params})
     decay = max((group["weight_decay"] for group in groups), default=0.0)
     added = [p for p in trained if id(p) not in known]
     carried.append({"params": [p for p in added if p.ndim <= 1], "weight_decay": 0.0})
     carried.append({"params": [p for p in added if p.ndim > 1], "weight_decay": decay})
     return [group for group in carried if group["params"]]
+
+
+def _parents(prepared: nn.Module) -> dict[int, int]:
+    """Of each parameter inside a parametrization, the plain parameter that it belongs to; both by identity."""
+    lists = [each for each in prepared.modules() if isinstance(each, ParametrizationList) and each.is_tensor]
+    return {id(p): id(each.original) for each in lists for p in each.parameters()}
 
 
 def create_optimizer(groups: ParameterGroups, settings: OptimizerSettings, lr: float) -> torch.optim.Optimizer:

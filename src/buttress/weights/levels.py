@@ -14,6 +14,8 @@ from buttress.weights.settings import LevelKind
 if TYPE_CHECKING:
     from torch import nn
 
+    from buttress.weights.method import Method
+
 Point = tuple[float, ...]
 KINDS: tuple[LevelKind, ...] = get_args(LevelKind)
 FORMS = "at=0.5, at=0.2/0.3 (a simplex), at=0+1 (both points' mean logits), keep=0.1, width=0.5 or bits=4"
@@ -136,3 +138,22 @@ def require_between(level: Level, low: float, high: float) -> None:
     """Raises: SettingsError, where a level lies outside what a model was trained for."""
     if not all(low <= number <= high for point in level.points for number in point):
         raise SettingsError(f"level {level}: outside {low:g}..{high:g}, what this model was trained for")
+
+
+def of_level(prepared: Sequence[tuple[nn.Module, Sequence[Method]]], level: Level | None) -> nn.Module:
+    """A plain network of a level, made in place of prepared models.
+
+    prepared: for each point of the level (one where there is none) a model with the methods that act on it.
+
+    Raises: SettingsError, ModelError, as `move`.
+    """
+    for (module, methods), point in zip(prepared, (None,) if level is None else level.points, strict=True):
+        if level is not None and point is not None:
+            move(module, Level(level.kind, (point,)))
+        for method in reversed(methods):
+            method.materialise(module)
+    if len(prepared) == 1:
+        return prepared[0][0]
+    from buttress.weights.ensemble import MeanLogits
+
+    return MeanLogits([module for module, _ in prepared])

@@ -90,7 +90,7 @@ def _sites(model: nn.Module) -> Iterator[Site]:
         if kind is None:
             continue
         for tensor in ("weight", "bias"):
-            if isinstance(getattr(module, tensor, None), Tensor):
+            if module._parameters.get(tensor) is not None or parametrize.is_parametrized(module, tensor):
                 yield Site(name, module, cast(Literal["weight", "bias"], tensor), kind)
 
 
@@ -100,6 +100,14 @@ def _kind(module: nn.Module) -> SiteKind | None:
     if isinstance(module, nn.Linear):
         return "linear"
     known = isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm))
-    weight = getattr(module, "weight", None)
-    own = "norm" in type(module).__name__.lower() and isinstance(weight, Tensor) and weight.ndim == 1
-    return "norm" if known or own else None
+    return "norm" if known or _own_norm(module) else None
+
+
+def _own_norm(module: nn.Module) -> bool:
+    """A norm of timm's own, such as RmsNorm."""
+    if "norm" not in type(module).__name__.lower():
+        return False
+    if parametrize.is_parametrized(module, "weight"):
+        return True
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.ndim == 1

@@ -1,0 +1,56 @@
+"""Methods by name, and as a run's card tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, get_args
+
+from buttress.errors import ModelError, SettingsError
+from buttress.weights.dkm import Dkm
+from buttress.weights.lcs import Lcs
+from buttress.weights.method import CompressionMethod
+from buttress.weights.settings import DkmSettings, LcsSettings, MethodName, MethodSettings, SubspaceSettings
+from buttress.weights.subspace import Subspace
+
+SETTINGS: dict[MethodName, type[MethodSettings]] = {"subspace": SubspaceSettings, "lcs": LcsSettings, "dkm": DkmSettings}
+
+
+def create_method(settings: MethodSettings, *, pretrained: bool = False) -> CompressionMethod:
+    """The method that these are the settings of.
+
+    pretrained: it is to act on trained weights, not on a random init.
+    """
+    if isinstance(settings, SubspaceSettings):
+        return Subspace(settings, pretrained=pretrained)
+    if isinstance(settings, LcsSettings):
+        return Lcs(settings, pretrained=pretrained)
+    return Dkm(settings)
+
+
+def method_name(settings: MethodSettings) -> MethodName:
+    """The method's name by its settings."""
+    return next(name for name, made_of in SETTINGS.items() if isinstance(settings, made_of))
+
+
+def to_card(settings: MethodSettings) -> dict[str, Any]:
+    """What a run's card says of a method."""
+    return {"name": method_name(settings), "settings": asdict(settings)}
+
+
+def from_card(told: Mapping[str, Any], place: str) -> CompressionMethod:
+    """The method that a card tells of.
+
+    place: the card's name, for errors.
+
+    Raises: ModelError, where it is none that this version knows.
+    """
+    name, values = told.get("name"), told.get("settings")
+    if name not in get_args(MethodName):
+        raise ModelError(f"{place}: no method {name!r} is known here; update Buttress")
+    if not isinstance(values, dict):
+        raise ModelError(f"{place}: method {name} without its settings; the file was changed by hand")
+    try:
+        return create_method(SETTINGS[name](**values))
+    except (TypeError, SettingsError) as failure:
+        raise ModelError(f"{place}: method {name}: {' '.join(str(failure).split())}") from failure

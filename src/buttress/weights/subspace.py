@@ -1,0 +1,161 @@
+"""Neural network subspaces: a line, curve or simplex of models from one training (arXiv 2102.10472)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.utils import parametrize
+
+from buttress.errors import SettingsError
+from buttress.weights.batch_norm import batch_norms, reestimate_batch_norm
+from buttress.weights.interpolation import Interpolated, corner_like, squared_cosine
+from buttress.weights.levels import Level, Levelled, Point, levelled
+from buttress.weights.settings import SubspaceSettings
+from buttress.weights.sites import require_plain, sites
+
+STATISTICS = "point_statistics"  # the child of a batch norm that holds those of every stored point
+ALONG = (0.5, 0.0, 0.25, 0.75, 1.0)  # stored points of a line or curve
+
+
+class PointStatistics(nn.Module, Levelled):
+    """A batch norm's statistics at each of the stored points: a child of the batch norm.
+
+    Args:
+        points: P of them.
+        features: C, of the batch norm.
+    """
+
+    level_kind = "at"
+    means_PC: Tensor
+    variances_PC: Tensor
+
+    def __init__(self, points: Sequence[Point], features: int) -> None:
+        super().__init__()
+        self.points = tuple(points)
+        self.register_buffer("means_PC", torch.zeros(len(points), features))
+        self.register_buffer("variances_PC", torch.ones(len(points), features))
+
+    def keep(self, number: int, owner: nn.Module) -> None:
+        """Take the batch norm's own for those of a point."""
+        self.means_PC[number].copy_(owner.running_mean)  # type: ignore[arg-type]
+        self.variances_PC[number].copy_(owner.running_var)  # type: ignore[arg-type]
+
+    def set_level(self, point: Point, owner: nn.Module) -> None:
+        near = [n for n, known in enumerate(self.points) if max(abs(a - b) for a, b in zip(known, point, strict=True)) < 1e-6]
+        if not near:
+            known = ", ".join(str(Level("at", (each,))).removeprefix("at=") for each in sorted(self.points))
+            raise SettingsError(f"level {Level('at', (point,))}: batch statistics are kept at {known} alone; choose one")
+        owner.running_mean.copy_(self.means_PC[near[0]])  # type: ignore[union-attr, operator]
+        owner.running_var.copy_(self.variances_PC[near[0]])  # type: ignore[union-attr, operator]
+
+
+class Subspace:
+    """Every convolution, linear layer and norm is a blend of corners; each step trains them at a point drawn at random.
+
+    The first corner is the plain model. Batch statistics are not blended: they are re-estimated at a fixed list of
+    points when the training ends (at the midpoint before each scoring), and kept with the weights.
+
+    Args:
+        settings: what the family is.
+        pretrained: the corners begin near the model's weights, which are trained.
+    """
+
+    name = "subspace"
+
+    def __init__(self, settings: SubspaceSettings, *, pretrained: bool = False) -> None:
+        self.settings, self.pretrained = settings, pretrained
+        self._layers: list[list[Interpolated]] = []
+        self._pair = (0, 1)
+
+    @property
+    def midpoint(self) -> Point:
+        """The middle of the family: 0.5 of a line or curve, equal weights of a simplex."""
+        if self.settings.kind != "simplex":
+            return (0.5,)
+        return (1 / self.settings.corners,) * (self.settings.corners - 1)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Those whose batch statistics are kept, the midpoint first."""
+        if self.settings.kind != "simplex":
+            return tuple((a,) for a in ALONG)
+        free = self.settings.corners - 1
+        return (self.midpoint, (0.0,) * free, *(tuple(float(i == k) for i in range(free)) for k in range(free)))
+
+    def levels(self) -> tuple[Level, ...]:
+        return tuple(Level("at", (point,)) for point in self.points)
+
+    def attach(self, model: nn.Module) -> None:
+        self._register(model, lambda first: first.detach().clone())
+
+    def prepare(self, model: nn.Module) -> None:
+        self._register(model, lambda first: corner_like(first, pretrained=self.pretrained))
+
+    def before_step(self, step: int, total_steps: int, generator: Generator) -> None:
+        draw = None if self.settings.draw == "layer" else self._drawn(generator)
+        for layer in self._layers:
+            point = draw or self._drawn(generator)
+            for blended in layer:
+                blended.place(point)
+        pairs = list(combinations(range(self.settings.count), 2))
+        self._pair = pairs[int(torch.randint(len(pairs), (), generator=generator))]
+
+    def passes(self, step: int) -> Sequence[Callable[[], object]]:
+        return (lambda: None,)
+
+    def auxiliary_loss(self, model: nn.Module) -> Tensor | None:
+        if self.settings.beta == 0:
+            return None
+        return self.settings.beta * squared_cosine(model, *self._pair, kinds=("conv", "linear"))
+
+    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
+        if last and batch_norms(model):
+            for number, point in enumerate(self.points):
+                _place(model, point)
+                reestimate_batch_norm(model, images)
+                for norm in batch_norms(model):
+                    held = getattr(norm, STATISTICS)
+                    held.keep(number, norm)
+            _place(model, self.midpoint)
+            for norm in batch_norms(model):
+                getattr(norm, STATISTICS).set_level(self.midpoint, norm)
+            return
+        _place(model, self.midpoint)
+        reestimate_batch_norm(model, images)
+
+    def materialise(self, model: nn.Module) -> None:
+        for site in sites(model):
+            if parametrize.is_parametrized(site.module, site.tensor):
+                site.bake()
+        for norm in batch_norms(model):
+            delattr(norm, STATISTICS)
+
+    def _register(self, model: nn.Module, start: Callable[[Tensor], Tensor]) -> None:
+        acted_on = sites(model)
+        require_plain(model, acted_on, self.name)
+        layers: dict[int, list[Interpolated]] = {}
+        for site in acted_on:
+            others = [start(site.parameter) for _ in range(self.settings.count - 1)]
+            blended = Interpolated(others, self.settings.kind, self.midpoint)
+            site.register(blended)
+            layers.setdefault(id(site.module), []).append(blended)
+        self._layers = list(layers.values())
+        for norm in batch_norms(model):
+            assert norm.running_mean is not None
+            norm.add_module(STATISTICS, PointStatistics(self.points, len(norm.running_mean)).to(norm.running_mean.device))
+
+    def _drawn(self, generator: Generator) -> Point:
+        """A point drawn evenly."""
+        if self.settings.kind != "simplex":
+            return (float(torch.rand((), generator=generator)),)
+        draws = torch.empty(self.settings.corners, dtype=torch.float64).exponential_(generator=generator)
+        return tuple((draws / draws.sum())[1:].tolist())
+
+
+def _place(model: nn.Module, point: Point) -> None:
+    for _, part in levelled(model, "at"):
+        if isinstance(part, Interpolated):
+            part.place(point)
