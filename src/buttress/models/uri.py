@@ -72,7 +72,7 @@ def _timm(text: str, rest: str) -> ModelURI:
 
 
 def _run(text: str) -> ModelURI:
-    folder, at, level = text.rpartition("@")
+    folder, _, level = text.rpartition("@")
     if not folder or "=" not in level or Path(text).is_dir():  # a folder may be called so
         folder, level = text, ""
     path = Path(folder)

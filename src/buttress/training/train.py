@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from buttress.training.scoring import scored_batches
 from buttress.training.settings import TrainingSettings
 from buttress.training.trackers import PROJECT, require_trackers
 from buttress.versions import library_versions
+from buttress.weights.build import create_method, to_card
+from buttress.weights.settings import MethodSettings
 
 
 def train_on_source(
@@ -42,6 +44,7 @@ def train_on_source(
     resume: bool = False,
     other_settings: bool = False,
     recipe: Mapping[str, Any] | None = None,
+    methods: Sequence[MethodSettings] = (),
 ) -> Run:
     """Train `model` on what the data has: hard labels, a reinforcement, or a live teacher.
 
@@ -54,6 +57,7 @@ def train_on_source(
         resume: go on with the run in `out`.
         other_settings: go on also with other settings than the run was started with; these count from there on.
         recipe: flags that train this run again; written to its recipe.yaml.
+        methods: what makes the model smaller or elastic while it trains; they act in this order.
 
     Raises:
         ButtressError: data, model and settings do not fit together.
@@ -83,6 +87,7 @@ def train_on_source(
         versions=library_versions(),
         data=data.identity(),
         reinforcement=None if data.reinforcement is None else data.reinforcement.card.to_json()["digest"],
+        methods=[to_card(method) for method in methods],
     )
     if begun:
         there = open_run(out, finished=False)
@@ -106,6 +111,7 @@ def train_on_source(
             loader,
             settings,
             run=run,
+            methods=tuple(create_method(method, pretrained=loaded.pretrained) for method in methods),
             objective=objective,
             val_loader=val_loader,
             resume=resume,
@@ -125,6 +131,8 @@ def _compared(run: Run) -> dict[str, Any]:
         "size": run.preprocessing.size,
         "reinforcement": run.reinforcement,
         "data": {key: value for key, value in run.data.items() if key != "teachers" or run.reinforcement is None},
+        "method": ", ".join(str(told["name"]) for told in run.methods) or None,
+        **{str(told["name"]): told["settings"] for told in run.methods},
     }
 
 

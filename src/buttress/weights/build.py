@@ -13,7 +13,11 @@ from buttress.weights.method import CompressionMethod
 from buttress.weights.settings import DkmSettings, LcsSettings, MethodName, MethodSettings, SubspaceSettings
 from buttress.weights.subspace import Subspace
 
-SETTINGS: dict[MethodName, type[MethodSettings]] = {"subspace": SubspaceSettings, "lcs": LcsSettings, "dkm": DkmSettings}
+SETTINGS: dict[MethodName, type[MethodSettings]] = {
+    "subspace": SubspaceSettings,
+    "lcs": LcsSettings,
+    "dkm": DkmSettings,
+}
 
 
 def create_method(settings: MethodSettings, *, pretrained: bool = False) -> CompressionMethod:

@@ -49,7 +49,8 @@ class Method(Protocol):
 
         Args:
             model: the prepared one; it may hold a moving average for its weights.
-            images: training batches, normalised, float32 [B, 3, H, W], on the model's device; each iteration begins anew.
+            images: training batches, normalised, float32 [B, 3, H, W], on the model's device; every iteration begins
+                anew.
             last: these weights are the ones that are kept.
         """
 

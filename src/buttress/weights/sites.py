@@ -72,7 +72,7 @@ def classifier_of(model: nn.Module) -> nn.Module | None:
 
 
 def require_plain(model: nn.Module, acted_on: list[Site], method: str) -> None:
-    """Raises: ModelError, where there is nothing to act on, a tensor is parametrized already, or two layers share one."""
+    """Raises: ModelError, where there is nothing to act on, a tensor is parametrized, or two layers share one."""
     if not acted_on:
         raise ModelError(f"{method}: this model ({type(model).__name__}) has no layer that it could act on")
     for site in acted_on:

@@ -44,10 +44,16 @@ class PointStatistics(nn.Module, Levelled):
         self.variances_PC[number].copy_(owner.running_var)  # type: ignore[arg-type]
 
     def set_level(self, point: Point, owner: nn.Module) -> None:
-        near = [n for n, known in enumerate(self.points) if max(abs(a - b) for a, b in zip(known, point, strict=True)) < 1e-6]
+        near = [
+            n
+            for n, known in enumerate(self.points)
+            if max(abs(a - b) for a, b in zip(known, point, strict=True)) < 1e-6
+        ]
         if not near:
             known = ", ".join(str(Level("at", (each,))).removeprefix("at=") for each in sorted(self.points))
-            raise SettingsError(f"level {Level('at', (point,))}: batch statistics are kept at {known} alone; choose one")
+            raise SettingsError(
+                f"level {Level('at', (point,))}: batch statistics are kept at {known} alone; choose one"
+            )
         owner.running_mean.copy_(self.means_PC[near[0]])  # type: ignore[union-attr, operator]
         owner.running_var.copy_(self.variances_PC[near[0]])  # type: ignore[union-attr, operator]
 
@@ -145,7 +151,9 @@ class Subspace:
         self._layers = list(layers.values())
         for norm in batch_norms(model):
             assert norm.running_mean is not None
-            norm.add_module(STATISTICS, PointStatistics(self.points, len(norm.running_mean)).to(norm.running_mean.device))
+            norm.add_module(
+                STATISTICS, PointStatistics(self.points, len(norm.running_mean)).to(norm.running_mean.device)
+            )
 
     def _drawn(self, generator: Generator) -> Point:
         """A point drawn evenly."""
