@@ -32,7 +32,9 @@ class LoadedModel:
     classes: its class names in the order of its outputs, or None where they are not known.
     uri: how it was asked for. weights_sha256: digest of its weights file, None for a random init.
     licence: of the weights, where known. pretrained: whether weights were loaded.
-    name, kwargs: `timm.create_model(name, **kwargs)` builds the same architecture again.
+    name, kwargs: `timm.create_model(name, **kwargs)` builds the same architecture again (of a compressed run: the one
+        that it was made of).
+    stored_bytes: of a compressed run, what its weights take in a packed file at this level; else None.
     """
 
     module: nn.Module
@@ -44,6 +46,7 @@ class LoadedModel:
     pretrained: bool
     name: str
     kwargs: dict[str, Any]
+    stored_bytes: int | None = None
 
     @property
     def num_classes(self) -> int:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from buttress.errors import ModelError, SettingsError
-from buttress.weights.dkm import Dkm
-from buttress.weights.lcs import Lcs
-from buttress.weights.method import CompressionMethod
 from buttress.weights.settings import DkmSettings, LcsSettings, MethodName, MethodSettings, SubspaceSettings
-from buttress.weights.subspace import Subspace
+
+if TYPE_CHECKING:
+    from buttress.weights.method import CompressionMethod
 
 SETTINGS: dict[MethodName, type[MethodSettings]] = {
     "subspace": SubspaceSettings,
@@ -26,9 +25,15 @@ def create_method(settings: MethodSettings, *, pretrained: bool = False) -> Comp
     pretrained: it is to act on trained weights, not on a random init.
     """
     if isinstance(settings, SubspaceSettings):
+        from buttress.weights.subspace import Subspace
+
         return Subspace(settings, pretrained=pretrained)
     if isinstance(settings, LcsSettings):
+        from buttress.weights.lcs import Lcs
+
         return Lcs(settings, pretrained=pretrained)
+    from buttress.weights.dkm import Dkm
+
     return Dkm(settings)
 
 
