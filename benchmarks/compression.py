@@ -7,7 +7,8 @@
 
 The images, the split, the teacher, the store and the plain student are those of `benchmarks.cifar100` with 10,000
 images: make them first by its `teacher` and `reinforce`. Same views, batch, steps, optimizer and schedule for all
-that train from scratch; scored once, at the last epoch, on the 10,000 test images. What is in the file is not done again.
+that train from scratch; scored once, at the last epoch, on the 10,000 test images. What is in the file is not done
+again.
 """
 
 from __future__ import annotations

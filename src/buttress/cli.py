@@ -38,6 +38,7 @@ VERBS = (
     "inspect",
     "train",
     "refine",
+    "compress",
     "evaluate",
     "report",
     "predict",
@@ -56,6 +57,7 @@ _GO_ON = {
     "reinforce": f"{_AGAIN} to go on",
     "refine": f"{_AGAIN} to go on",
     "train": f"{_AGAIN} with --resume to go on",
+    "compress": f"{_AGAIN} with --resume to go on",
 }  # the others start anew
 
 

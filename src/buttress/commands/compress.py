@@ -140,7 +140,9 @@ def compress(
     )
     print_summary(made)
     what = "every level of it" if made.levels() else "it"
-    note(f"{out}: done; score {what} by buttress evaluate {out} --data ...; write it by buttress export {out} --out ...")
+    note(
+        f"{out}: done; score {what} by buttress evaluate {out} --data ...; write it by buttress export {out} --out ..."
+    )
 
 
 def _refuse_idle(method: str, every: Mapping[str, MethodSettings]) -> None:

@@ -5,6 +5,7 @@ recipe.yaml          the flags that make it again
 metrics.jsonl        a line of JSON per epoch
 model.safetensors    the weights; its metadata lets the file also serve as timm:NAME@FILE
 evaluation.json      what `buttress evaluate` found of it
+compression.json     of a compressed run, what `buttress compress` found of size and accuracy before and after
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 FORMAT = "buttress-run"
 VERSION = 1
 CARD, RECIPE, WEIGHTS, METRICS = "run.json", "recipe.yaml", "model.safetensors", "metrics.jsonl"
-EVALUATION = "evaluation.json"
+EVALUATION, COMPRESSION = "evaluation.json", "compression.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -333,8 +333,9 @@ class _Engine:
         due = _due(epoch, self.settings.evaluate_every, self.settings.epochs)
         if not due or (val_loader is None and (epoch + 1 < self.settings.epochs or self.average is not None)):
             return None
-        with nullcontext() if self.average is None else self.average.in_place():
-            self._ready_to_evaluate(epoch, last=epoch + 1 == self.settings.epochs and self.average is None)
+        last = epoch + 1 == self.settings.epochs and self.average is None
+        with self._borrowed(last):
+            self._ready_to_evaluate(epoch, last=last)
             if val_loader is None:
                 return None
             assert self.run.classes is not None, "val data has class names"
@@ -343,6 +344,20 @@ class _Engine:
                     self.module, val_loader, preprocessing=self.run.preprocessing, classes=len(self.run.classes)
                 )
         return figures_of(self._of_all(said.logits_NC).numpy(), self._of_all(said.labels_N).numpy())
+
+    @contextmanager
+    def _borrowed(self, last: bool) -> Iterator[None]:
+        """While the model is scored it has the average's state, and what methods change of it does not stay: how often
+        a training is scored must not change it."""
+        if self.average is not None:
+            with self.average.in_place():
+                yield
+            return
+        kept = {} if last or not self.methods else {n: b.clone() for n, b in self.module.named_buffers()}
+        yield
+        buffers = dict(self.module.named_buffers())
+        for name, value in kept.items():
+            buffers[name].copy_(value)
 
     def _ready_to_evaluate(self, epoch: int, *, last: bool) -> None:
         for method in self.methods:

@@ -147,7 +147,18 @@ def _loaders(
     data: TrainingData, loaded: LoadedModel, settings: TrainingSettings
 ) -> tuple[BatchLoader, RelabelledBatches | None]:
     """Training batches, and those to score on where there is val data. No process is started yet."""
-    loader = BatchLoader(
+    loader = training_loader(data, loaded, settings)
+    if data.val is None:
+        return loader, None
+    student = replace(loaded, classes=data.classes)
+    return loader, scored_batches(
+        student, data.val, class_map=data.val_map, workers=settings.workers, max_bad=data.max_bad, share=share()
+    )
+
+
+def training_loader(data: TrainingData, loaded: LoadedModel, settings: TrainingSettings) -> BatchLoader:
+    """The batches that a model is trained on, of this process."""
+    return BatchLoader(
         data.batches(loaded.preprocessing.size, settings),
         batch=settings.batch,
         seed=settings.seed,
@@ -155,12 +166,6 @@ def _loaders(
         workers=settings.workers,
         share=share(),
         max_bad=data.max_bad,
-    )
-    if data.val is None:
-        return loader, None
-    student = replace(loaded, classes=data.classes)
-    return loader, scored_batches(
-        student, data.val, class_map=data.val_map, workers=settings.workers, max_bad=data.max_bad, share=share()
     )
 
 
