@@ -1,7 +1,7 @@
 """Hard k-means: the palettes that a clustering starts from, and that it is left with.
 
-Shapes: G groups, each with a palette of its own; N rows; K centroids; D numbers in a row. All sums are in float64 on the
-CPU, so the same rows give the same palette on any device.
+Shapes: G groups, each with a palette of its own; N rows; K centroids; D numbers in a row. All sums are in float64 on
+the CPU, so the same rows give the same palette on any device.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def nearest(rows_GND: Tensor, centroids_GKD: Tensor) -> Tensor:
     if rows_GND.shape[-1] == 1:
         return _nearest_number(rows_GND[..., 0], centroids_GKD[..., 0])
     step = max(1, _ELEMENTS // (centroids_GKD.shape[0] * centroids_GKD.shape[1]))
-    parts = [_squared_distances(part, centroids_GKD).argmin(2) for part in rows_GND.split(step, 1)]
+    parts = [_squared_distances(part, centroids_GKD).argmin(2) for part in torch.split(rows_GND, step, 1)]
     return torch.cat(parts, 1)
 
 
