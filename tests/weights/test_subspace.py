@@ -313,6 +313,7 @@ def test_an_ensemble_is_the_mean_of_logits():
     for a in (0.0, 1.0):
         set_level(members[0][0], at=a)
         wanted.append(members[0][0](inputs))
-    both = of_level(members, Level.parse("at=0+1"))
+    both, stored = of_level(members, Level.parse("at=0+1"))
     assert isinstance(both, MeanLogits)
+    assert stored is not None and stored > 2 * 4 * sum(p.numel() for p in both.members[0].parameters())
     torch.testing.assert_close(both(inputs), (wanted[0] + wanted[1]) / 2)

@@ -7,7 +7,7 @@ and the result, each with its size and figures; `sizes`, what the packed weights
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from buttress.training.data import TrainingData
 from buttress.training.settings import TrainingSettings
 from buttress.training.train import train_on_source, training_loader
 from buttress.weights.build import create_method
-from buttress.weights.dkm import Dkm
+from buttress.weights.dkm import gap
+from buttress.weights.packed import sizes
 from buttress.weights.settings import DkmSettings, MethodSettings
 
 
@@ -87,8 +88,7 @@ def _account(
         rows.append({"what": what, "bytes": _bytes(plain.module), "figures": _scored(plain, data)})
     if isinstance(method, DkmSettings):
         trained, (dkm,) = run.load_prepared()
-        assert isinstance(dkm, Dkm)
-        told |= {"sizes": dkm.sizes(trained.module), "gap": dkm.gap(trained.module)}
+        told |= {"sizes": asdict(sizes(dkm.packed(trained.module))), "gap": gap(trained.module)}
         if trained_before and data.val is not None:
             note("scoring k-means without training, for comparison")
             figures = _scored(kmeans_alone(plain, method, data, settings), data)

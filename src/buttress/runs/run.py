@@ -145,13 +145,11 @@ class Run:
         """
         from buttress.weights.levels import of_level
 
-        loaded, methods = self.load_prepared()
-        if level is not None and len(level.points) > 1:
-            copies = [self.load_prepared() for _ in level.points[1:]]
-            module = of_level([(each.module, by) for each, by in ((loaded, methods), *copies)], level)
-        else:
-            module = of_level([(loaded.module, methods)], level)
-        return replace(loaded, module=module, uri=f"{loaded.uri}@{level}" if level else loaded.uri)
+        points = (None,) if level is None else level.points
+        prepared = [self.load_prepared() for _ in points]
+        loaded = prepared[0][0]
+        module, size = of_level([(each.module, methods) for each, methods in prepared], level)
+        return replace(loaded, module=module, stored_bytes=size, uri=f"{loaded.uri}@{level}" if level else loaded.uri)
 
     def load_prepared(self) -> tuple[LoadedModel, tuple[CompressionMethod, ...]]:
         """Build the model again as it was trained, and the methods that act on it.

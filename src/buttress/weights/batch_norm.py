@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
 
 BATCHES = 100  # enough: the mean over so many batches hardly moves
 
@@ -45,7 +46,8 @@ def reestimate_batch_norm(model: nn.Module, images: Iterable[Tensor], *, batches
     taken = 0
     try:
         for batch_BCHW in islice((batch for batch in images if len(batch) > 1), batches):
-            model(batch_BCHW)
+            with parametrize.cached():  # not around the loop: whoever makes the images may go on elsewhere meanwhile
+                model(batch_BCHW)
             taken += 1
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from buttress.errors import ModelError, SettingsError
 from buttress.weights.settings import DkmSettings, LcsSettings, MethodName, MethodSettings, SubspaceSettings
@@ -55,11 +55,12 @@ def from_card(told: Mapping[str, Any], place: str) -> CompressionMethod:
     Raises: ModelError, where it is none that this version knows.
     """
     name, values = told.get("name"), told.get("settings")
-    if name not in get_args(MethodName):
+    made_of = next((made_of for known, made_of in SETTINGS.items() if known == name), None)
+    if made_of is None:
         raise ModelError(f"{place}: no method {name!r} is known here; update Buttress")
     if not isinstance(values, dict):
         raise ModelError(f"{place}: method {name} without its settings; the file was changed by hand")
     try:
-        return create_method(SETTINGS[name](**values))
+        return create_method(made_of(**values))
     except (TypeError, SettingsError) as failure:
         raise ModelError(f"{place}: method {name}: {' '.join(str(failure).split())}") from failure

@@ -105,13 +105,13 @@ def squared_cosine(
     arXiv 2102.10472, equation 5: driven to 0 it makes the corners, and what they predict, differ. Gradients flow to
     both.
     """
-    product = first = second = None
+    pairs = []
     for site in sites(model, *kinds, tensors=tensors):
         parametrized = getattr(site.module, "parametrizations", {})
         if site.tensor not in parametrized or not isinstance(parametrized[site.tensor][0], Interpolated):
             continue
-        a, b = (corners(parametrized[site.tensor], number).flatten() for number in (one, other))
-        ab, aa, bb = torch.dot(a, b), torch.dot(a, a), torch.dot(b, b)
-        product, first, second = (ab, aa, bb) if product is None else (product + ab, first + aa, second + bb)
-    assert product is not None, "nothing is interpolated"
+        pairs.append([corners(parametrized[site.tensor], number).flatten() for number in (one, other)])
+    product, first, second = (
+        torch.stack([torch.dot(pair[i], pair[k]) for pair in pairs]).sum() for i, k in ((0, 1), (0, 0), (1, 1))
+    )
     return product.square() / (first * second)

@@ -14,7 +14,7 @@ from buttress.weights.settings import LevelKind
 if TYPE_CHECKING:
     from torch import nn
 
-    from buttress.weights.method import Method
+    from buttress.weights.method import CompressionMethod
 
 Point = tuple[float, ...]
 KINDS: tuple[LevelKind, ...] = get_args(LevelKind)
@@ -140,20 +140,28 @@ def require_between(level: Level, low: float, high: float) -> None:
         raise SettingsError(f"level {level}: outside {low:g}..{high:g}, what this model was trained for")
 
 
-def of_level(prepared: Sequence[tuple[nn.Module, Sequence[Method]]], level: Level | None) -> nn.Module:
-    """A plain network of a level, made in place of prepared models.
+def of_level(
+    prepared: Sequence[tuple[nn.Module, Sequence[CompressionMethod]]], level: Level | None
+) -> tuple[nn.Module, int | None]:
+    """A plain network of a level, made in place of prepared models, and the bytes of its packed weights.
 
-    prepared: for each point of the level (one where there is none) a model with the methods that act on it.
+    prepared: for each point of the level (one where there is none) a model with the methods that act on it; without
+        methods there are no packed weights.
 
     Raises: SettingsError, ModelError, as `move`.
     """
+    from buttress.weights.packed import sizes
+
+    stored = 0
     for (module, methods), point in zip(prepared, (None,) if level is None else level.points, strict=True):
         if level is not None and point is not None:
             move(module, Level(level.kind, (point,)))
+        if methods:
+            stored += sizes(methods[-1].packed(module)).file
         for method in reversed(methods):
             method.materialise(module)
     if len(prepared) == 1:
-        return prepared[0][0]
+        return prepared[0][0], stored or None
     from buttress.weights.ensemble import MeanLogits
 
-    return MeanLogits([module for module, _ in prepared])
+    return MeanLogits([module for module, _ in prepared]), stored or None

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Generator, Tensor, nn
 
 from buttress.weights.levels import Level
+from buttress.weights.packed import Entry
 
 
 class Method(Protocol):
@@ -72,3 +73,7 @@ class CompressionMethod(Method, Protocol):
     def levels(self) -> tuple[Level, ...]:
         """The levels to score and show, the first of them the one that the model stands at when it is loaded; none
         where the model has but one form."""
+
+    def packed(self, model: nn.Module) -> dict[str, Entry]:
+        """What `packed.write_packed` stores of a prepared model at the level that it stands at: the state dict that
+        `materialise` would leave, each tensor as small as the method makes it."""

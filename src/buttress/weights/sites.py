@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -15,6 +15,8 @@ from torch.nn.utils import parametrize
 from buttress.errors import ModelError
 
 SiteKind = Literal["conv", "linear", "norm"]
+SiteTensor = Literal["weight", "bias"]
+TENSORS: tuple[SiteTensor, ...] = get_args(SiteTensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Site:
 
     name: str
     module: nn.Module
-    tensor: Literal["weight", "bias"]
+    tensor: SiteTensor
     kind: SiteKind
 
     @property
@@ -50,16 +52,31 @@ class Site:
         parametrize.register_parametrization(self.module, self.tensor, parametrization, unsafe=True)
 
     def bake(self) -> None:
-        """Remove the parametrizations and leave their value."""
-        # torch would write the value into the original, which a state dict or an average may share
-        value: Tensor = getattr(self.module, self.tensor).detach().clone()
-        parametrize.remove_parametrizations(self.module, self.tensor, leave_parametrized=False)
-        setattr(self.module, self.tensor, nn.Parameter(value, requires_grad=True))
+        """Remove all parametrizations of its module and leave their values, as parameters of their own.
+
+        torch's own removal would write into the original, which an average may share, and take the tensor away from the
+        copies of the module too: their class is the same.
+        """
+        module = self.module
+        if not parametrize.is_parametrized(module):
+            return
+        values = {name: getattr(module, name).detach().clone() for name in cast(Any, module).parametrizations}
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
+        for name, value in values.items():
+            module.register_parameter(name, nn.Parameter(value))
 
 
 def sites(model: nn.Module, *kinds: SiteKind, tensors: tuple[str, ...] = ("weight", "bias")) -> list[Site]:
     """Every weight and bias of layers of these kinds (default: all), in the order of `named_modules()`."""
     return [site for site in _sites(model) if site.kind in (kinds or (site.kind,)) and site.tensor in tensors]
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict that baking every site would leave; the model stays as it is."""
+    baked = {site.full_name: getattr(site.module, site.tensor).detach() for site in sites(model)}
+    kept = {name: value for name, value in model.state_dict().items() if ".parametrizations." not in f".{name}"}
+    return {**baked, **kept}
 
 
 def classifier_of(model: nn.Module) -> nn.Module | None:
@@ -89,9 +106,9 @@ def _sites(model: nn.Module) -> Iterator[Site]:
         kind = _kind(module)
         if kind is None:
             continue
-        for tensor in ("weight", "bias"):
+        for tensor in TENSORS:
             if module._parameters.get(tensor) is not None or parametrize.is_parametrized(module, tensor):
-                yield Site(name, module, cast(Literal["weight", "bias"], tensor), kind)
+                yield Site(name, module, tensor, kind)
 
 
 def _kind(module: nn.Module) -> SiteKind | None:

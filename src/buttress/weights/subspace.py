@@ -7,14 +7,14 @@ from itertools import combinations
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.utils import parametrize
 
 from buttress.errors import SettingsError
 from buttress.weights.batch_norm import batch_norms, reestimate_batch_norm
 from buttress.weights.interpolation import Interpolated, corner_like, squared_cosine
 from buttress.weights.levels import Level, Levelled, Point, levelled
+from buttress.weights.packed import Entry, Plain
 from buttress.weights.settings import SubspaceSettings
-from buttress.weights.sites import require_plain, sites
+from buttress.weights.sites import plain_state, require_plain, sites
 
 STATISTICS = "point_statistics"  # the child of a batch norm that holds those of every stored point
 ALONG = (0.5, 0.0, 0.25, 0.75, 1.0)  # stored points of a line or curve
@@ -54,8 +54,8 @@ class PointStatistics(nn.Module, Levelled):
             raise SettingsError(
                 f"level {Level('at', (point,))}: batch statistics are kept at {known} alone; choose one"
             )
-        owner.running_mean.copy_(self.means_PC[near[0]])  # type: ignore[union-attr, operator]
-        owner.running_var.copy_(self.variances_PC[near[0]])  # type: ignore[union-attr, operator]
+        owner.running_mean.copy_(self.means_PC[near[0]])  # type: ignore[operator]
+        owner.running_var.copy_(self.variances_PC[near[0]])  # type: ignore[operator]
 
 
 class Subspace:
@@ -134,10 +134,13 @@ class Subspace:
 
     def materialise(self, model: nn.Module) -> None:
         for site in sites(model):
-            if parametrize.is_parametrized(site.module, site.tensor):
-                site.bake()
+            site.bake()
         for norm in batch_norms(model):
             delattr(norm, STATISTICS)
+
+    def packed(self, model: nn.Module) -> dict[str, Entry]:
+        state = plain_state(model)
+        return {name: Plain(value) for name, value in state.items() if f".{STATISTICS}." not in f".{name}"}
 
     def _register(self, model: nn.Module, start: Callable[[Tensor], Tensor]) -> None:
         acted_on = sites(model)
