@@ -110,8 +110,9 @@ def squared_cosine(
         parametrized = getattr(site.module, "parametrizations", {})
         if site.tensor not in parametrized or not isinstance(parametrized[site.tensor][0], Interpolated):
             continue
-        pairs.append([corners(parametrized[site.tensor], number).flatten() for number in (one, other)])
+        # not torch.dot, which would copy channels-last weights
+        pairs.append([corners(parametrized[site.tensor], number) for number in (one, other)])
     product, first, second = (
-        torch.stack([torch.dot(pair[i], pair[k]) for pair in pairs]).sum() for i, k in ((0, 1), (0, 0), (1, 1))
+        torch.stack([(pair[i] * pair[k]).sum() for pair in pairs]).sum() for i, k in ((0, 1), (0, 0), (1, 1))
     )
     return product.square() / (first * second)
