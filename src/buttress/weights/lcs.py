@@ -1,0 +1,93 @@
+"""LCS: one training, one set of weights or a line of them, and every level of compression (arXiv 2110.04252)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from torch import Generator, Tensor, nn
+
+from buttress.weights.interpolation import corner_like
+from buttress.weights.lcs_keep import Keep
+from buttress.weights.lcs_line import Start
+from buttress.weights.levels import Level, move
+from buttress.weights.settings import LcsLevel, LcsSettings
+
+
+class Regime(Protocol):
+    """How one kind of level is trained."""
+
+    def __init__(self, settings: LcsSettings) -> None: ...
+    def attach(self, model: nn.Module, start: Start) -> None: ...
+    def before_step(self, step: int, total_steps: int, generator: Generator) -> None: ...
+    def passes(self) -> Sequence[Callable[[], object]]: ...
+    def pull(self, model: nn.Module) -> Tensor | None: ...
+    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor]) -> None: ...
+    def materialise(self, model: nn.Module) -> None: ...
+    def levels(self) -> tuple[float, ...]: ...
+    def encodings(self, model: nn.Module) -> dict[str, tuple[float, ...]]: ...
+
+
+REGIMES: dict[LcsLevel, type[Regime]] = {"keep": Keep}
+
+
+class Lcs:
+    """One set of weights, or a line of them along the level, trained at levels drawn at random.
+
+    Batch norms are replaced by norms without stored statistics, which would be wrong at all levels but one: group norms
+    (`keep`, `bits`) or instance norms (`width`). After `prepare`, `attach` and `before_evaluation` the model stands at
+    its easiest level; `levels.set_level` moves it.
+
+    Args:
+        settings: which level, and what range of it.
+        pretrained: the other end of a line begins near the model's weights, which are trained.
+
+    Raises (`prepare` and `attach`):
+        ModelError: the model has no layer to act on, is prepared already, or cannot have these levels.
+    """
+
+    name = "lcs"
+
+    def __init__(self, settings: LcsSettings, *, pretrained: bool = False) -> None:
+        self.settings, self.pretrained = settings, pretrained
+        self._regime = REGIMES[settings.level](settings)
+
+    def levels(self) -> tuple[Level, ...]:
+        return tuple(Level.of(self.settings.level, value) for value in self._regime.levels())
+
+    def attach(self, model: nn.Module) -> None:
+        self._regime.attach(model, lambda first: first.detach().clone())
+
+    def prepare(self, model: nn.Module) -> None:
+        self._regime.attach(model, lambda first: corner_like(first, pretrained=self.pretrained))
+
+    def before_step(self, step: int, total_steps: int, generator: Generator) -> None:
+        self._regime.before_step(step, total_steps, generator)
+
+    def passes(self, step: int) -> Sequence[Callable[[], object]]:
+        return self._regime.passes()
+
+    def auxiliary_loss(self, model: nn.Module) -> Tensor | None:
+        """Of a line, `beta` times the squared cosine of the angle between its ends."""
+        if self.settings.kind != "line" or self.settings.beta == 0:
+            return None
+        pull = self._regime.pull(model)
+        return None if pull is None else self.settings.beta * pull
+
+    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
+        """Stand at the easiest level; of a target, whose batch norms are kept, at the target with its statistics."""
+        low, high = self.settings.span
+        move(model, Level.of(self.settings.level, low if self.settings.kind == "target" else high))
+        self._regime.before_evaluation(model, images)
+
+    def materialise(self, model: nn.Module) -> None:
+        self._regime.materialise(model)
+
+    def encodings(self, model: nn.Module) -> dict[str, tuple[float, ...]]:
+        """How weights may be stored small, at the level that the model stands at; call it before `materialise`.
+
+        Returns: names as in the materialised state dict; of `keep` those that have zeros, with nothing; of `bits` with
+            (bits, scale, zero point), so that a weight is (q - zero point) * scale of a signed integer q of so many
+            bits; of `width` none.
+        """
+        return self._regime.encodings(model)

@@ -1,0 +1,93 @@
+"""LCS by unstructured sparsity: the share of weights that are not zero is chosen at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from torch import Generator, Tensor, nn
+from torch.nn.utils import parametrize
+
+from buttress.weights.batch_norm import reestimate_batch_norm
+from buttress.weights.interpolation import squared_cosine
+from buttress.weights.lcs_line import Line, Start, dense_share, inner_weights, towards_the_ends, uniform
+from buttress.weights.masks import TopK
+from buttress.weights.norms import without_statistics
+from buttress.weights.settings import LcsSettings
+from buttress.weights.sites import require_plain, sites
+
+SHOWN = (0.5, 0.25, 0.1)
+
+
+class Keep:
+    """Weights of all layers but the first convolution and the classifier lose their smallest magnitudes.
+
+    point: dense for the first `warmup` of the steps, then sparse by a share drawn evenly in each step. line: the place
+    on the line is the share; it is drawn with a bias to the ends from the first step on, and the weights there become
+    as sparse as that while `warmup` lasts. All weights, biases and norms lie on the line. target: one share; it is
+    reached at the end of `warmup`, and batch norms stay.
+    """
+
+    def __init__(self, settings: LcsSettings) -> None:
+        self.settings, self.low, self.high = settings, *settings.span
+        self._masks: list[TopK] = []
+        self._lines: list[Line] = []
+
+    def levels(self) -> tuple[float, ...]:
+        if self.settings.kind == "target":
+            return ()
+        return tuple(sorted({self.high, self.low, *(k for k in SHOWN if self.low < k < self.high)}, reverse=True))
+
+    def attach(self, model: nn.Module, start: Start) -> None:
+        sparse = inner_weights(model)
+        require_plain(model, sparse, "lcs")
+        on_line = sites(model) if self.settings.kind == "line" else []
+        require_plain(model, on_line or sparse, "lcs")
+        target = self.settings.kind == "target"
+        if not target:
+            without_statistics(model, "group")
+        self._lines = []
+        for site in sites(model) if on_line else []:
+            line = Line(start(site.parameter), "keep", self.low, self.high, start=0.0, stop=1.0)
+            site.register(line)
+            self._lines.append(line)
+        high = self.low if target else self.high
+        self._masks = [TopK(high, self.low, high) for _ in sparse]
+        for site, mask in zip(sparse, self._masks, strict=True):
+            site.register(mask)
+
+    def before_step(self, step: int, total_steps: int, generator: Generator) -> None:
+        dense = dense_share(step, total_steps, self.settings.warmup)
+        if self.settings.kind == "point":
+            share = uniform(self.low, self.high, generator)
+            self._place(1.0 if dense > 0 else share)
+            return
+        if self.settings.kind == "target":
+            share = self.low
+        else:
+            share = towards_the_ends(self.low, self.high, generator)
+            for line in self._lines:
+                line.place((share,))
+        self._place(share + (1 - share) * dense)
+
+    def passes(self) -> Sequence[Callable[[], object]]:
+        return (lambda: None,)
+
+    def pull(self, model: nn.Module) -> Tensor | None:
+        return squared_cosine(model, 0, 1, kinds=("conv", "linear"))
+
+    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor]) -> None:
+        if self.settings.kind == "target":
+            reestimate_batch_norm(model, images)
+
+    def materialise(self, model: nn.Module) -> None:
+        for site in sites(model):
+            if parametrize.is_parametrized(site.module, site.tensor):
+                site.bake()
+
+    def encodings(self, model: nn.Module) -> dict[str, tuple[float, ...]]:
+        masked = (site for site in inner_weights(model) if parametrize.is_parametrized(site.module, site.tensor))
+        return {site.full_name: () for site in masked}
+
+    def _place(self, keep: float) -> None:
+        for mask in self._masks:
+            mask.keep = keep
