@@ -13,6 +13,7 @@ from typing import Any
 _PUBLIC = {
     "ArraySource": "buttress.sources",
     "ButtressError": "buttress.errors",
+    "Level": "buttress.weights.levels",
     "Policy": "buttress.views.policy",
     "ReinforcedDataset": "buttress.loading.dataset",
     "Reinforcement": "buttress.store.reader",
@@ -21,6 +22,7 @@ _PUBLIC = {
     "Run": "buttress.runs.run",
     "Subset": "buttress.sources",
     "TeacherSpec": "buttress.teachers.teacher",
+    "compress": "buttress.commands.compress",
     "evaluate": "buttress.commands.evaluate",
     "export": "buttress.commands.export",
     "fold": "buttress.commands.fold",
@@ -34,6 +36,7 @@ _PUBLIC = {
     "refine": "buttress.commands.refine",
     "reinforce": "buttress.commands.reinforce",
     "report": "buttress.commands.report",
+    "set_level": "buttress.weights.levels",
     "train": "buttress.commands.train",
     "verify": "buttress.commands.verify",
 }

@@ -1,3 +1,4 @@
+from buttress.commands.compress import compress as compress
 from buttress.commands.evaluate import evaluate as evaluate
 from buttress.commands.export import export as export
 from buttress.commands.fold import fold as fold
@@ -23,5 +24,7 @@ from buttress.teachers.teacher import open_teacher as open_teacher
 from buttress.views.policy import Policy as Policy
 from buttress.views.presets import preset as preset
 from buttress.views.render import Renderer as Renderer
+from buttress.weights.levels import Level as Level
+from buttress.weights.levels import set_level as set_level
 
 __version__: str

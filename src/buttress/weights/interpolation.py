@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +54,8 @@ class Interpolated(nn.Module, Levelled):
 
     def forward(self, first: Tensor) -> Tensor:
         coefficients = self.coefficients.to(first.dtype).unbind()
+        if len(coefficients) == 2:
+            return torch.lerp(first, self.others[0], coefficients[1])
         total = coefficients[0] * first
         for coefficient, other in zip(coefficients[1:], self.others, strict=True):
             total = torch.addcmul(total, coefficient, other)
@@ -59,7 +63,7 @@ class Interpolated(nn.Module, Levelled):
 
     def place(self, point: Point) -> None:
         """Stand at a point of the line, curve or simplex."""
-        self.coefficients.copy_(self.coefficients.new_tensor(blend(self.kind, point)))
+        self.coefficients.copy_(_coefficients(self.kind, point))
 
     def set_level(self, point: Point, owner: nn.Module) -> None:
         level = Level(self.level_kind, (point,))
@@ -74,6 +78,13 @@ class Interpolated(nn.Module, Levelled):
 
 def _example(wanted: int) -> str:
     return str(Level("at", ((1 / (wanted + 1),) * wanted,)))
+
+
+@lru_cache(maxsize=64)
+def _coefficients(kind: SubspaceKind, point: Point) -> Tensor:
+    """Kept, for all layers of a step mostly stand at one point."""
+    with torch.inference_mode(False):
+        return torch.tensor(blend(kind, point), dtype=torch.float64)
 
 
 def corner_like(first: Tensor, *, pretrained: bool) -> Tensor:
@@ -110,9 +121,44 @@ def squared_cosine(
         parametrized = getattr(site.module, "parametrizations", {})
         if site.tensor not in parametrized or not isinstance(parametrized[site.tensor][0], Interpolated):
             continue
-        # not torch.dot, which would copy channels-last weights
         pairs.append([corners(parametrized[site.tensor], number) for number in (one, other)])
-    product, first, second = (
-        torch.stack([(pair[i] * pair[k]).sum() for pair in pairs]).sum() for i, k in ((0, 1), (0, 0), (1, 1))
-    )
-    return product.square() / (first * second)
+    firsts, seconds = zip(*pairs, strict=True)
+    value: Tensor = _SquaredCosine.apply(len(pairs), *firsts, *seconds)  # type: ignore[no-untyped-call]
+    return value
+
+
+class _SquaredCosine(torch.autograd.Function):
+    """Of two lists of tensors; with p = a.b, its gradient in a is 2 p / (|a|^2 |b|^2) (b - p / |a|^2 a).
+
+    Written out because autograd's own would pass over all weights a dozen times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *both: Tensor) -> Tensor:
+        firsts, seconds = both[:count], both[count:]
+        product, first, second = (_dot(x, y) for x, y in ((firsts, seconds), (firsts, firsts), (seconds, seconds)))
+        ctx.save_for_backward(product, first, second, *both)
+        return product.square() / (first * second)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        product, first, second, *both = ctx.saved_tensors
+        count = len(both) // 2
+        firsts, seconds = both[:count], both[count:]
+        outer = gradient * 2 * product / (first * second)
+        to_first = torch._foreach_mul(firsts, -outer * product / first)
+        to_second = torch._foreach_mul(seconds, -outer * product / second)
+        torch._foreach_add_(to_first, torch._foreach_mul(seconds, outer))
+        torch._foreach_add_(to_second, torch._foreach_mul(firsts, outer))
+        return None, *to_first, *to_second
+
+
+def _dot(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> Tensor:
+    return torch.stack([torch.dot(_flat(x), _flat(y)) for x, y in zip(firsts, seconds, strict=True)]).sum()
+
+
+def _flat(weight: Tensor) -> Tensor:
+    """In the order of the memory, so that nothing is copied; two corners of a weight have the same."""
+    if weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last):
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.reshape(-1)
