@@ -244,14 +244,12 @@ def test_a_copy_is_a_model_of_its_own(kind):
 
 def test_masks_follow_a_moving_average():
     model = network()
-    average = Ema(model, frozenset(name for name, _ in model.named_buffers()), 0.9)
-    del average
     prepared(model, kind="point")
     average = Ema(model, frozenset(), 0.5)
     with torch.no_grad():
         model[3].parametrizations.weight.original.copy_(torch.randn(24, 16, 1, 1))
     average.update(100)
-    held = average.shadow[3].parametrizations.weight.original.detach().clone()
+    held = average.shadow.get_parameter("3.parametrizations.weight.original").detach().clone()
     with average.in_place():
         set_level(model, keep=0.5)
         cut = held.abs().flatten().median()

@@ -63,7 +63,7 @@ def test_gradients_flow_to_the_kept_alone():
     mask = TopK(0.5, 0.1, 1.0)
     assert torch.autograd.gradcheck(mask, weight)
     mask(weight).sum().backward()
-    assert weight.grad.tolist() == [0, 1, 0, 1]
+    assert weight.grad is not None and weight.grad.tolist() == [0, 1, 0, 1]
 
 
 def test_at_one_it_is_the_weight_itself():

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from buttress.weights.interpolation import corner_like
 from buttress.weights.lcs_keep import Keep
 from buttress.weights.lcs_line import Start
+from buttress.weights.lcs_width import Width
 from buttress.weights.levels import Level, move
 from buttress.weights.settings import LcsLevel, LcsSettings
 
@@ -28,7 +29,7 @@ class Regime(Protocol):
     def encodings(self, model: nn.Module) -> dict[str, tuple[float, ...]]: ...
 
 
-REGIMES: dict[LcsLevel, type[Regime]] = {"keep": Keep}
+REGIMES: dict[LcsLevel, type[Regime]] = {"keep": Keep, "width": Width}
 
 
 class Lcs:

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 
 from buttress.weights.batch_norm import reestimate_batch_norm
 from buttress.weights.interpolation import squared_cosine
-from buttress.weights.lcs_line import Line, Start, dense_share, inner_weights, towards_the_ends, uniform
+from buttress.weights.lcs_line import Line, Start, bake_all, dense_share, inner_weights, towards_the_ends, uniform
 from buttress.weights.masks import TopK
 from buttress.weights.norms import without_statistics
 from buttress.weights.settings import LcsSettings
@@ -80,9 +80,7 @@ class Keep:
             reestimate_batch_norm(model, images)
 
     def materialise(self, model: nn.Module) -> None:
-        for site in sites(model):
-            if parametrize.is_parametrized(site.module, site.tensor):
-                site.bake()
+        bake_all(model)
 
     def encodings(self, model: nn.Module) -> dict[str, tuple[float, ...]]:
         masked = (site for site in inner_weights(model) if parametrize.is_parametrized(site.module, site.tensor))

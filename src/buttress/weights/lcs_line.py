@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.utils import parametrize
 
 from buttress.weights.interpolation import Interpolated
 from buttress.weights.levels import Level, Point, require_between
@@ -45,6 +46,13 @@ def inner_weights(model: nn.Module) -> list[Site]:
     layers = sites(model, "conv", "linear", tensors=("weight",))
     first = next((site.module for site in layers if site.kind == "conv"), layers[0].module if layers else None)
     return [site for site in layers if site.module not in (first, classifier_of(model))]
+
+
+def bake_all(model: nn.Module) -> None:
+    """Remove all parametrizations and leave their values."""
+    for site in sites(model):
+        if parametrize.is_parametrized(site.module, site.tensor):
+            site.bake()
 
 
 def uniform(low: float, high: float, generator: Generator) -> float:

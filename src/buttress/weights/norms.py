@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import group_norm, instance_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from buttress.errors import ModelError
+
 GROUPS = 32
 SMALL_MAP = 36  # pixels; up to so many the channels-last kernel is the faster one
 
@@ -48,6 +50,8 @@ class InstanceNormAct(nn.InstanceNorm2d):
         eps: added to the variance.
         affine: has weight and bias.
         drop, act: applied to what is normalised, in this order.
+
+    Raises (a forward): ModelError, where a map is one pixel.
     """
 
     def __init__(self, channels: int, eps: float, affine: bool, drop: nn.Module, act: nn.Module) -> None:
@@ -55,6 +59,11 @@ class InstanceNormAct(nn.InstanceNorm2d):
         self.drop, self.act = drop, act
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.shape[2:].numel() < 2:
+            raise ModelError(
+                f"an instance norm of {self.num_features} channels is given maps of one pixel, which it would make 0; "
+                "use larger images (--size) or lcs.level keep or bits"
+            )
         channels = input.shape[1]
         weight, bias = (None if of is None else of[:channels] for of in (self.weight, self.bias))
         y: Tensor = self.act(self.drop(instance_norm(input, weight=weight, bias=bias, eps=self.eps)))
