@@ -79,3 +79,9 @@ def test_levels_have_a_range():
         SettingsError, match=r"^level keep=0\.05: outside 0\.1\.\.0\.8, what this model was trained for$"
     ):
         mask.set_level((0.05,), nn.Module())
+
+
+def test_a_dropped_weight_is_a_zero_without_a_sign():
+    dropped = TopK(0.5, 0.1, 1.0)(-torch.arange(1.0, 5.0))
+    assert dropped.tolist() == [0, 0, -3, -4]
+    assert not torch.signbit(dropped[:2]).any()

@@ -123,7 +123,7 @@ def squared_cosine(
             continue
         pairs.append([corners(parametrized[site.tensor], number) for number in (one, other)])
     firsts, seconds = zip(*pairs, strict=True)
-    value: Tensor = _SquaredCosine.apply(len(pairs), *firsts, *seconds)  # type: ignore[no-untyped-call]
+    value: Tensor = _SquaredCosine.apply(len(pairs), *firsts, *seconds)
     return value
 
 
@@ -141,7 +141,7 @@ class _SquaredCosine(torch.autograd.Function):
         return product.square() / (first * second)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         product, first, second, *both = ctx.saved_tensors
         count = len(both) // 2
         firsts, seconds = both[:count], both[count:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from buttress.weights.lcs_keep import Keep
 from buttress.weights.lcs_line import Start
 from buttress.weights.lcs_width import Width
 from buttress.weights.levels import Level, move
+from buttress.weights.packed import Entry, Plain, Sparse
 from buttress.weights.settings import LcsLevel, LcsSettings
 
 
@@ -84,6 +86,12 @@ class Lcs:
     def materialise(self, model: nn.Module) -> None:
         self._regime.materialise(model)
 
+    def packed(self, model: nn.Module) -> dict[str, Entry]:
+        """The materialised state dict of the level that the model stands at, zeros as a mask and integers as such."""
+        how, plain = self.encodings(model), copy.deepcopy(model)
+        self.materialise(plain)
+        return {name: _entry(value, how.get(name)) for name, value in plain.state_dict().items()}
+
     def encodings(self, model: nn.Module) -> dict[str, tuple[float, ...]]:
         """How weights may be stored small, at the level that the model stands at; call it before `materialise`.
 
@@ -92,3 +100,9 @@ class Lcs:
             bits; of `width` none.
         """
         return self._regime.encodings(model)
+
+
+def _entry(value: Tensor, how: tuple[float, ...] | None) -> Entry:
+    if how is None:
+        return Plain(value)
+    return Sparse(value)

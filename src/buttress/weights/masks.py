@@ -57,7 +57,7 @@ class TopK(nn.Module, Levelled):
     def forward(self, weight: Tensor) -> Tensor:
         if zeros_at(self.keep, weight.numel()) == 0:
             return weight
-        return weight * kept(weight, self.keep)
+        return torch.where(kept(weight, self.keep), weight, 0.0)  # times a mask some zeros would have a sign
 
     def set_level(self, point: Point, owner: nn.Module) -> None:
         require_between(Level("keep", (point,)), self.low, self.high)
