@@ -15,6 +15,8 @@ again. `dkm` goes on from the plain network of its own seed and targets.
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,16 +28,30 @@ import numpy as np
 from benchmarks import record
 from benchmarks.cifar100 import BATCH, EPOCHS, IMAGES, POLICY, SIZE, STUDENT, test_uri
 from benchmarks.imagenette import wrong_labels
-from benchmarks.trials import best_rate, figures_on, lines, run_trials
+from benchmarks.trials import (
+    best_rate,
+    figures_on,
+    lines,
+    markdown,
+    paired_interval,
+    put_table,
+    run_trials,
+    spread,
+)
 from buttress.weights.settings import DkmSettings, LcsSettings, MethodSettings, SubspaceSettings
 
 NAME, MODULE = "compression", "benchmarks.compression"
+PAGE = Path(__file__).parents[1] / "docs" / "compression.md"
+MARK = "<!-- made by `python -m benchmarks.compression page` -->"
 WORK = Path(f"build/cifar100-{IMAGES}")
 RATES = {"hard": 4e-3, "store": 8e-3}  # as chosen for the plain student by benchmarks.cifar100 tune
 SEEDS = (0, 1, 2)
 KEEPS = (1.0, 0.5, 0.25, 0.1, 0.025)
 DKM_EPOCHS, DKM_RATES, TAUS = 8, (5e-4, 1e-3, 2e-3, 4e-3), (0.02, 0.04, 0.08)
 NOISE = 0.2  # share of wrong labels
+TURNS, STEPS, LATE = 7, 5, 10_000  # of the cost of a step
+PLAIN_BYTES = 1_543_972  # of the plain student's weights file
+TOLD = {"hard": "hard labels", "store": "from the store", "noise": "a fifth of the labels wrong"}
 ARMS: dict[str, MethodSettings | None] = {
     "plain": None,
     "dkm-2": DkmSettings(bits=2),
@@ -238,9 +254,231 @@ def alone(work: Path) -> None:
                 told("pruned-bn", keep, lambda keep=keep: pruned(keep, True))
 
 
+def step_costs() -> None:
+    """Processor time of a step of each method over that of a plain step, in turns in one process; median of 7 ratios.
+
+    Batch and size are those of the comparison; timm's test_resnet, one thread, as the engine runs a step: masks, lines,
+    palettes, regulariser and optimizer included, images and loss alike. `lcs` is past its warm-up, where it masks.
+    """
+    import timm
+    import torch
+
+    torch.set_num_threads(1)
+    methods = {
+        name: ARMS[name] for name in ("plain", "subspace", "lcs-point", "lcs-line", "lcs-width", "dkm-2", "dkm-1")
+    }
+    steps = {name: _stepper(timm.create_model("test_resnet", num_classes=100), by) for name, by in methods.items()}
+    for turn in range(2):
+        for step in steps.values():
+            step(turn)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(TURNS):
+        for name, step in steps.items():
+            begun = time.process_time()
+            for number in range(STEPS):
+                step(turn * STEPS + number)
+            seconds[name].append((time.process_time() - begun) / STEPS)
+    ratios = {name: [a / b for a, b in zip(told, seconds["plain"], strict=True)] for name, told in seconds.items()}
+    line = {"kind": "steps", "name": "steps", "seconds": seconds, "ratios": ratios, "load": os.getloadavg()[0]}
+    record(NAME, line, MODULE)
+    for name, told in ratios.items():
+        print(f"{name}: {statistics.median(told):.3f}")
+
+
+def _stepper(model: Any, settings: MethodSettings | None) -> Callable[[int], None]:
+    import torch
+    from torch.nn.utils import parametrize
+
+    from buttress.training.optim import carry_over, create_optimizer, plain_groups
+    from buttress.training.settings import OptimizerSettings
+    from buttress.weights.build import create_method
+
+    groups = plain_groups(model, 0.05)
+    by = None if settings is None else create_method(settings)
+    if by is not None:
+        by.prepare(model)
+    model.train().to(memory_format=torch.channels_last)
+    optimizer = create_optimizer(carry_over(groups, model), OptimizerSettings(), 1e-3)
+    images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    labels, generator = torch.randint(0, 100, (BATCH,)), torch.Generator()
+
+    def step(number: int) -> None:
+        if by is not None:
+            by.before_step(LATE + number, LATE + TURNS * STEPS, generator.manual_seed(number))
+        for move in (lambda: None,) if by is None else by.passes(number):
+            move()
+            with parametrize.cached():
+                loss = torch.nn.functional.cross_entropy(model(images), labels)
+            loss.backward()
+        pull = None if by is None else by.auxiliary_loss(model)
+        if pull is not None:
+            pull.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+Runs = dict[int, dict[str, Any]]
+
+
+def runs_of(arm: str, targets: str, level: str = "") -> Runs:
+    """Seed -> figures at a level, of the finals."""
+    found = [
+        x
+        for x in lines(NAME)
+        if x["kind"] == "trial" and (x["phase"], x["arm"], x["targets"]) == ("final", arm, targets)
+    ]
+    return {x["seed"]: x["levels"][level or next(iter(x["levels"]))] for x in found}
+
+
+def alone_of(arm: str, level: float, targets: str) -> Runs:
+    """Seed -> figures of what was made without training."""
+    found = [x for x in lines(NAME) if x["kind"] == "alone"]
+    return {x["seed"]: x for x in found if (x["arm"], x["level"], x["targets"]) == (arm, level, targets)}
+
+
+def top1(runs: Runs) -> str:
+    return spread((x["top1"] for x in runs.values()), 100) if runs else ""
+
+
+def difference(ours: Runs, theirs: Runs) -> str:
+    """Points of top-1 with their 95 % interval."""
+    if not ours.keys() & theirs.keys():
+        return ""
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*paired_interval(ours, theirs))
+
+
+def verdict(ours: Runs, theirs: Runs, low: float) -> str:
+    """Whether ours are at least `low` points above theirs: met or missed where the whole interval says so."""
+    if not ours.keys() & theirs.keys():
+        return ""
+    _, least, most = paired_interval(ours, theirs)
+    return "met" if least >= low else "missed" if most < low else "undecided"
+
+
+def dkm_table() -> str:
+    rows = []
+    for bits in (2, 1):
+        for targets in BOTH:
+            plain, ours = runs_of("plain", targets), runs_of(f"dkm-{bits}", targets)
+            kmeans = alone_of("kmeans", bits, targets)
+            if not ours:
+                continue
+            size = next(iter(ours.values()))["bytes"]
+            cells = [f"{bits} bit, {TOLD[targets]}", top1(plain), top1(kmeans), top1(ours), difference(ours, plain)]
+            rows.append(
+                [
+                    *cells,
+                    verdict(ours, plain, -1.0),
+                    difference(ours, kmeans),
+                    f"{size / 1e6:.3f}",
+                    f"{PLAIN_BYTES / size:.1f}",
+                ]
+            )
+    head = [
+        "",
+        "plain, top-1 %",
+        "k-means",
+        "dkm",
+        "dkm - plain",
+        "at most 1.0 lost",
+        "dkm - k-means",
+        "MB",
+        "times smaller",
+    ]
+    return markdown(head, rows)
+
+
+def keep_table(targets: str) -> str:
+    rows = []
+    for keep in KEEPS:
+        level = f"keep={keep:g}"
+        single = runs_of("plain" if keep == 1 else f"target-{keep:g}", targets)
+        ours, line = runs_of("lcs-point", targets, level), runs_of("lcs-line", targets, level)
+        pruned = runs_of("plain", targets) if keep == 1 else alone_of("pruned-bn", keep, targets)
+        raw = runs_of("plain", targets) if keep == 1 else alone_of("pruned", keep, targets)
+        cells = [f"{keep:g}", top1(raw), top1(pruned), top1(single), top1(ours), difference(ours, single)]
+        rows.append([*cells, verdict(ours, single, -3.0), difference(ours, pruned), top1(line)])
+    head = ["keep", "plain, pruned", "and batch statistics anew", "trained at it alone", "lcs point", "point - alone"]
+    return markdown([*head, "at most 3.0 lost", "point - pruned", "lcs line"], rows)
+
+
+def width_table() -> str:
+    rows = []
+    for width in (1, 0.75, 0.5, 0.375, 0.25):
+        runs = runs_of("lcs-width", "store", f"width={width:g}")
+        if runs:
+            size = next(iter(runs.values()))["bytes"]
+            rows.append([f"{width:g}", top1(runs), f"{size / 1e6:.2f}"])
+    return markdown(["width", "top-1 %", "MB"], rows)
+
+
+def subspace_table() -> str:
+    rows = []
+    names = {"at=0.5": "midpoint", "at=0": "one end", "at=1": "the other", "at=0+1": "both ends' ensemble"}
+    for targets in ("hard", "store", "noise"):
+        plain = runs_of("plain", targets)
+        for level, name in {"": "plain", **names}.items():
+            runs = plain if not level else runs_of("subspace", targets, level)
+            if runs:
+                nll, ece = (
+                    spread((x[key] for x in runs.values()), *how) for key, how in (("nll", (1, 2)), ("ece", (100,)))
+                )
+                rows.append(
+                    [f"{TOLD[targets]}: {name}", top1(runs), difference(runs, plain) if level else "", nll, ece]
+                )
+    return markdown(["", "top-1 %", "- plain", "NLL", "ECE %"], rows)
+
+
+def store_table() -> str:
+    """From the store against from hard labels, method by method."""
+    rows = []
+    levels = {
+        "plain": [""],
+        "dkm-2": [""],
+        "dkm-1": [""],
+        "lcs-point": [f"keep={k:g}" for k in KEEPS],
+        "subspace": ["at=0.5"],
+    }
+    for arm, told in levels.items():
+        for level in told:
+            hard, store = (runs_of(arm, targets, level) for targets in BOTH)
+            if hard and store:
+                rows.append([f"{arm} {level}".strip(), top1(hard), top1(store), difference(store, hard)])
+    return markdown(["", "hard labels, top-1 %", "from the store", "difference"], rows)
+
+
+def steps_table() -> str:
+    found = [x for x in lines(NAME) if x["kind"] == "steps"]
+    if not found:
+        return ""
+    ratios = found[-1]["ratios"]
+    rows = [
+        [name, f"{statistics.median(told):.2f}", f"{min(told):.2f} to {max(told):.2f}"]
+        for name, told in ratios.items()
+        if name != "plain"
+    ]
+    return markdown(["", "times a plain step", "least and most of the turns"], rows)
+
+
+def table() -> str:
+    """All of them."""
+    parts = {
+        "From the store against from hard labels": store_table(),
+        "Palettes": dkm_table(),
+        "Sparsity, from the store": keep_table("store"),
+        "Sparsity, from hard labels": keep_table("hard"),
+        "Width": width_table(),
+        "Subspaces": subspace_table(),
+        "What a step costs": steps_table(),
+    }
+    return "\n\n".join(f"### {name}\n\n{text}" for name, text in parts.items() if text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["tune", "run", "alone"])
+    parser.add_argument("what", choices=["tune", "run", "alone", "steps", "table", "page"])
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--processes", type=int, default=2)
@@ -250,6 +488,12 @@ def main() -> None:
         parser.error(f"--arms: no {', '.join(sorted(unknown))}; there are {', '.join(ARMS)}")
     if asked.what == "alone":
         alone(asked.work)
+    elif asked.what == "steps":
+        step_costs()
+    elif asked.what == "table":
+        print(table())
+    elif asked.what == "page":
+        put_table(PAGE, MARK, table())
     else:
         trials = tuning() if asked.what == "tune" else finals(arms)
         run_trials(NAME, trials, train_one, asked.work, asked.processes, MODULE)
