@@ -1,19 +1,20 @@
 """A state dict in few bytes: palettes with packed indices, bitmasks, integers of few bits; bit-exact there and back.
 
 The file is a safetensors file of two tensors of bytes (U8), `bits` and `values`, and the metadata key `packed`: JSON
-    {"format": "buttress-packed", "version": 1, "tensors": {NAME: {"shape": [..], "dtype": "F32", "encoding": E, ..}}}
+    {"format": "buttress-packed", "version": 1, "tensors": {NAME: [E, "F32", [SIZE, ..], {FIELD: VALUE, ..}], ..}}
+which says of every tensor its encoding E, its dtype and shape and, where E has any, the fields in brackets below.
 Tensors stand in the order of that JSON, and each takes of `bits` and `values` what follows the part of the one before.
 Values are little-endian, without padding. Bit strings begin on a byte; bit i is bit i mod 8 of byte i // 8, counted
 from the least significant; numbers of b bits follow one another, each with its least significant bit first. E is
 
 plain    values: the tensor.
-palette  (bits b, dim D, groups G, axis A, scaled) bits: N indices of b bits for each of the groups. values, float32
-         (float64 for F64): a table [G, 2^b, D]; where scaled, a scale for each place along axis A; then, in the
-         tensor's dtype, T numbers for each group. With axis A moved to the end, its places split into G runs and the
+palette  (bits = b, dim = D, groups = G, axis = A, scaled) bits: N indices of b bits for each of the groups. values,
+         float32 (float64 for F64): a table [G, 2^b, D]; where scaled, a scale for each place along axis A; then, in
+         the tensor's dtype, T numbers for each group. With axis A moved to the end, its places split into G runs and the
          runs moved to the front, the tensor is [G, X]: N = X // D rows of the table times the scales of their places,
          then the T = X mod D numbers as they are.
 sparse   bits: for each number whether it is stored. values: those that are; the others are zero.
-affine   (bits b, scales) bits: an integer q of b bits for each number. values, float32: `scales` scales, then as many
+affine   (bits = b, scales) bits: an integer q of b bits for each number. values, float32: `scales` scales, then as many
          zero points, one for all or one for each place along axis 0; the tensor is (q - zero point) x scale.
 """
 
@@ -138,7 +139,7 @@ class PackedSizes:
 class _Packed:
     """One tensor's part of the file."""
 
-    said: dict[str, Any]
+    said: list[Any]
     bits: list[Bytes]
     tables: list[Bytes]
     numbers: list[Bytes]
@@ -203,16 +204,17 @@ def unpack(path: Path) -> dict[str, Tensor]:
     reader, unpacked, total = _Reader(str(path), bits, values), {}, 0
     for name, entry in said.items():
         place = f"tensor {name[:80]!r}"
-        shape, dtype = _shape(entry, reader, place), _dtype(entry, reader, place)
+        described = isinstance(entry, list) and len(entry) >= 3
+        if not described or [type(fields) for fields in entry[3:]] not in ([], [dict]):
+            raise reader.wrong(place, "is not described by encoding, dtype, shape and fields")
+        encoding, dtype, shape = str(entry[0]), _dtype(entry[1], reader, place), _shape(entry[2], reader, place)
         total += math.prod(shape) * dtype.itemsize
         if total > MAX_BYTES:
             raise reader.wrong(place, f"unpacks to more than {MAX_BYTES:,} bytes")
-        decode = _DECODERS.get(str(entry.get("encoding")))
-        if decode is None:
-            raise reader.wrong(
-                place, f"encoding {str(entry.get('encoding'))[:20]!r} is not one of {', '.join(_DECODERS)}"
-            )
-        unpacked[name] = decode(entry, shape, dtype, reader, place)
+        if encoding not in _DECODERS:
+            raise reader.wrong(place, f"encoding {encoding[:20]!r} is not one of {', '.join(_DECODERS)}")
+        fields = entry[3] if len(entry) == 4 else {}
+        unpacked[name] = _DECODERS[encoding](fields, shape, dtype, reader, place)
     reader.require_empty()
     return unpacked
 
@@ -234,33 +236,34 @@ def _packed(name: str, entry: Entry) -> _Packed:
     if isinstance(entry, Palettised):
         return _packed_palette(name, entry)
     if isinstance(entry, Affine):
-        said = _said(name, entry, tuple(entry.integers.shape), entry.dtype)
-        said |= {"bits": entry.bits, "scales": entry.scale.numel()}
+        fields = {"bits": entry.bits, "scales": entry.scale.numel()}
+        said = [*_said(name, entry, tuple(entry.integers.shape), entry.dtype), fields]
         tables = [_raw(entry.scale.float()), _raw(entry.zero_point.float())]
         return _Packed(said, [to_bits(entry.integers, entry.bits)], tables, [])
     said = _said(name, entry, tuple(entry.tensor.shape), entry.tensor.dtype)
     raw = _raw(entry.tensor)
     if isinstance(entry, Plain):
         return _Packed(said, [], [], [raw])
-    each = raw.reshape(entry.tensor.numel(), -1)
+    each = raw.reshape(entry.tensor.numel(), entry.tensor.itemsize)
     stored = each.any(axis=1)
     return _Packed(said, [np.packbits(stored, bitorder="little")], [], [each[stored].reshape(-1)])
 
 
 def _packed_palette(name: str, entry: Palettised) -> _Packed:
     groups, _, dim = entry.lut_GKD.shape
-    said = _said(name, entry, entry.shape, entry.left_GT.dtype)
-    said |= {"bits": entry.bits, "dim": dim, "groups": groups, "axis": entry.axis, "scaled": entry.scale_O is not None}
+    scaled = entry.scale_O is not None
+    fields = {"bits": entry.bits, "dim": dim, "groups": groups, "axis": entry.axis, "scaled": scaled}
+    said = [*_said(name, entry, entry.shape, entry.left_GT.dtype), fields]
     width = _table_dtype(entry.left_GT.dtype)
     tables = [entry.lut_GKD] if entry.scale_O is None else [entry.lut_GKD, entry.scale_O]
     raw_tables = [_raw(table.to(width)) for table in tables]
     return _Packed(said, [to_bits(entry.indices_GN, entry.bits)], raw_tables, [_raw(entry.left_GT)])
 
 
-def _said(name: str, entry: Entry, shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Any]:
+def _said(name: str, entry: Entry, shape: tuple[int, ...], dtype: torch.dtype) -> list[Any]:
     if dtype not in _NAMES:
         raise ModelError(f"{name}: {dtype} has no place in a packed file; convert it to one of {', '.join(_DTYPES)}")
-    return {"shape": list(shape), "dtype": _NAMES[dtype], "encoding": entry.encoding}
+    return [entry.encoding, _NAMES[dtype], list(shape)]
 
 
 def _table_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -277,7 +280,7 @@ def _joined(pieces: list[Bytes]) -> Bytes:
     return np.concatenate([np.zeros(0, np.uint8), *pieces])
 
 
-def _read(path: Path) -> tuple[Bytes, Bytes, dict[str, dict[str, Any]]]:
+def _read(path: Path) -> tuple[Bytes, Bytes, dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -298,7 +301,7 @@ def _read(path: Path) -> tuple[Bytes, Bytes, dict[str, dict[str, Any]]]:
     if said.get("version") != VERSION:
         raise ModelError(f"{path}: version {str(said.get('version'))[:20]} is not {VERSION}; use a newer Buttress")
     tensors = said.get("tensors")
-    if not isinstance(tensors, dict) or not all(isinstance(entry, dict) for entry in tensors.values()):
+    if not isinstance(tensors, dict):
         raise ModelError(f"{path}: its metadata does not list tensors; fetch it again")
     return bits, values, tensors
 
@@ -324,7 +327,7 @@ class _Reader:
     def values(self, count: int, dtype: torch.dtype, place: str) -> Tensor:
         """The next values, flat."""
         raw = torch.from_numpy(self.take("values", count * dtype.itemsize, place).copy())
-        return raw.view(dtype)
+        return raw.view(dtype) if count else torch.zeros(0, dtype=dtype)  # torch views no empty tensor
 
     def require_empty(self) -> None:
         for kind, left in self._left.items():
@@ -335,8 +338,7 @@ class _Reader:
         return ModelError(f"{self._file}: {place}: {what}; fetch the file again")
 
 
-def _shape(entry: dict[str, Any], reader: _Reader, place: str) -> tuple[int, ...]:
-    shape = entry.get("shape")
+def _shape(shape: Any, reader: _Reader, place: str) -> tuple[int, ...]:
     if not isinstance(shape, list) or len(shape) > _MAX_AXES:
         raise reader.wrong(place, f"its shape is not a list of at most {_MAX_AXES} sizes")
     if not all(type(size) is int and 0 <= size < 2**48 for size in shape):
@@ -344,33 +346,33 @@ def _shape(entry: dict[str, Any], reader: _Reader, place: str) -> tuple[int, ...
     return tuple(shape)
 
 
-def _dtype(entry: dict[str, Any], reader: _Reader, place: str) -> torch.dtype:
-    name = str(entry.get("dtype"))
+def _dtype(said: Any, reader: _Reader, place: str) -> torch.dtype:
+    name = str(said)
     if name not in _DTYPES:
         raise reader.wrong(place, f"dtype {name[:20]!r} is not one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
 
 
-def _whole(entry: dict[str, Any], key: str, low: int, high: int, reader: _Reader, place: str) -> int:
-    value = entry.get(key)
+def _whole(fields: dict[str, Any], key: str, low: int, high: int, reader: _Reader, place: str) -> int:
+    value = fields.get(key)
     if type(value) is not int or not low <= value <= high:
         raise reader.wrong(place, f"{key} is not a whole number from {low} to {high:,}")
     return value
 
 
-def _plain(entry: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, reader: _Reader, place: str) -> Tensor:
+def _plain(fields: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, reader: _Reader, place: str) -> Tensor:
     return reader.values(math.prod(shape), dtype, place).reshape(shape)
 
 
-def _sparse(entry: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, reader: _Reader, place: str) -> Tensor:
+def _sparse(fields: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, reader: _Reader, place: str) -> Tensor:
     stored = reader.numbers(1, math.prod(shape), place).bool()
     tensor = torch.zeros(stored.shape, dtype=dtype)
     tensor[stored] = reader.values(int(stored.sum()), dtype, place)
     return tensor.reshape(shape)
 
 
-def _affine(entry: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, reader: _Reader, place: str) -> Tensor:
-    bits, scales = _whole(entry, "bits", 1, 8, reader, place), _whole(entry, "scales", 0, 2**48, reader, place)
+def _affine(fields: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, reader: _Reader, place: str) -> Tensor:
+    bits, scales = _whole(fields, "bits", 1, 8, reader, place), _whole(fields, "scales", 0, 2**48, reader, place)
     if scales != 1 and (not shape or scales != shape[0]):
         raise reader.wrong(place, "has neither one scale nor one for each place along axis 0")
     integers = reader.numbers(bits, math.prod(shape), place).reshape(shape).float()
@@ -379,12 +381,12 @@ def _affine(entry: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, r
     return ((integers - zero_point) * scale).to(dtype)
 
 
-def _palette(entry: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, reader: _Reader, place: str) -> Tensor:
-    bits = _whole(entry, "bits", 1, 8, reader, place)
-    axis = _whole(entry, "axis", 0, len(shape) - 1, reader, place)
-    groups = _whole(entry, "groups", 1, max(shape[axis], 1), reader, place)
+def _palette(fields: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, reader: _Reader, place: str) -> Tensor:
+    bits = _whole(fields, "bits", 1, 8, reader, place)
+    axis = _whole(fields, "axis", 0, len(shape) - 1, reader, place)
+    groups = _whole(fields, "groups", 1, max(shape[axis], 1), reader, place)
     in_group, channels = math.prod(shape) // groups, shape[axis]
-    dim = _whole(entry, "dim", 1, in_group, reader, place)
+    dim = _whole(fields, "dim", 1, in_group, reader, place)
     if channels % groups:
         raise reader.wrong(place, f"{channels} places along axis {axis} do not make {groups} groups")
     if not dtype.is_floating_point:
@@ -394,7 +396,7 @@ def _palette(entry: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, 
     indices_GN = reader.numbers(bits, groups * rows, place).reshape(groups, rows).long()
     lut_GKD = reader.values(groups * 2**bits * dim, wide, place).reshape(groups, 2**bits, dim)
     numbers_GX = lut_GKD.gather(1, indices_GN[..., None].expand(-1, -1, dim)).reshape(groups, rows * dim)
-    if entry.get("scaled") is True:
+    if fields.get("scaled") is True:
         scale_GO = reader.values(channels, wide, place).reshape(groups, -1)
         numbers_GX = numbers_GX * scale_GO.repeat(1, -(-rows * dim // scale_GO.shape[1]))[:, : rows * dim]
     left_GT = reader.values(groups * left, dtype, place).reshape(groups, left)
