@@ -4,18 +4,20 @@ import copy
 import math
 
 import pytest
+import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 from torch import nn
 from torch.nn.utils import parametrize
 
-from buttress.errors import ModelError
+from buttress.errors import ModelError, SettingsError
 from buttress.training.ema import Ema
 from buttress.weights import dkm
 from buttress.weights.dkm import Dkm, Palette, coreml_buffers, gap, soft_kmeans
 from buttress.weights.kmeans import nearest
-from buttress.weights.packed import unpack, write_packed
+from buttress.weights.packed import sizes, unpack, write_packed
 from buttress.weights.settings import DkmSettings
 
 GENERATOR = torch.Generator()
@@ -223,6 +225,26 @@ def test_the_temperature_is_in_units_of_the_rows_variance():
     weight = model[7].parametrizations.weight.original.detach().double().T.reshape(-1, 2)  # [inputs, outputs]
     variance = sum(float(column.var(correction=0)) for column in weight.T)
     assert float(palettes(model)["7.parametrizations.weight.0"].temperature) == pytest.approx(0.5 * variance, rel=1e-5)
+
+
+@pytest.mark.parametrize(("bits", "dim", "tau"), [(1, 1, 0.16), (2, 1, 0.04), (2, 2, 0.08), (4, 1, 0.0025)])
+def test_a_finer_palette_is_harder_where_nothing_is_said(bits, dim, tau):
+    assert DkmSettings(bits=bits, cluster_dim=dim).softness == pytest.approx(tau)
+    assert DkmSettings(bits=bits, cluster_dim=dim, tau=3).softness == 3
+    with pytest.raises(SettingsError, match=r"dkm\.tau = 0: must be above 0"):
+        DkmSettings(tau=0)
+
+
+def test_two_bits_are_a_twelfth_of_the_file():
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=100)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 382_388
+    whole = len(save(model.state_dict()))
+    model, trained = prepared(model, min_weights=2048)
+    said = sizes(trained.packed(model))
+    assert 12 * said.file <= whole
+    clustered = [module.weight.numel() for module in model.modules() if parametrize.is_parametrized(module, "weight")]
+    assert (said.indices, said.palettes) == (sum(clustered) // 4, 16 * len(clustered))
 
 
 def test_large_layers_of_all_kinds_are_clustered_and_parameters_live_on():

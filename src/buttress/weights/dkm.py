@@ -99,7 +99,7 @@ class Palette(nn.Module):
         rows_GND, _ = self.split(original)
         rows = rows_GND.flatten(0, 1).double()
         variance = (rows - rows.mean(0)).square().sum(1).mean()
-        self.temperature.copy_(self.settings.tau * variance)
+        self.temperature.copy_(self.settings.softness * variance)
         self.centroids.copy_(kmeans(rows_GND, self.centroids.shape[1]))
 
     @torch.no_grad()

@@ -10,9 +10,9 @@ from the least significant; numbers of b bits follow one another, each with its 
 plain    values: the tensor.
 palette  (bits = b, dim = D, groups = G, axis = A, scaled) bits: N indices of b bits for each of the groups. values,
          float32 (float64 for F64): a table [G, 2^b, D]; where scaled, a scale for each place along axis A; then, in
-         the tensor's dtype, T numbers for each group. With axis A moved to the end, its places split into G runs and the
-         runs moved to the front, the tensor is [G, X]: N = X // D rows of the table times the scales of their places,
-         then the T = X mod D numbers as they are.
+         the tensor's dtype, T numbers for each group. With axis A moved to the end, its places split into G runs and
+         the runs moved to the front, the tensor is [G, X]: N = X // D rows of the table times the scales of their
+         places, then the T = X mod D numbers as they are.
 sparse   bits: for each number whether it is stored. values: those that are; the others are zero.
 affine   (bits = b, scales) bits: an integer q of b bits for each number. values, float32: `scales` scales, then as many
          zero points, one for all or one for each place along axis 0; the tensor is (q - zero point) x scale.

@@ -97,9 +97,10 @@ class DkmSettings:
     Args:
         bits: 1..8; a palette has 2^bits entries.
         cluster_dim: how many weights, of as many neighbouring output channels, share an index.
-        group_size: output channels that share a palette; none = a layer has one.
+        group_size: output channels that share a palette, rounded up to a divisor of a layer's; none = a layer has one.
         per_channel_scale: divide each output channel by its largest absolute weight before clustering.
-        tau: above 0; softness of the assignment while training, in units of a layer's own variance.
+        tau: above 0; softness of the assignment while training, in units of a layer's own variance; none = the finer
+            the palette, the harder: 0.64 / (cluster_dim x 4^(bits / cluster_dim)).
         iterations: of k-means in a forward, at least 1.
         min_weights: layers of at most so many weights stay as they are.
     """
@@ -108,7 +109,7 @@ class DkmSettings:
     cluster_dim: int = 1
     group_size: int | None = None
     per_channel_scale: bool = False
-    tau: float = 0.04
+    tau: float | None = None
     iterations: int = 3
     min_weights: int = 2048
 
@@ -117,9 +118,14 @@ class DkmSettings:
         _require(self.cluster_dim >= 1, "dkm.cluster_dim", self.cluster_dim, "must be at least 1")
         group = self.group_size
         _require(group is None or group >= 1, "dkm.group_size", group, "must be at least 1")
-        _require(0 < self.tau < math.inf, "dkm.tau", self.tau, "must be above 0")
+        _require(0 < self.softness < math.inf, "dkm.tau", self.tau, "must be above 0")
         _require(self.iterations >= 1, "dkm.iterations", self.iterations, "must be at least 1")
         _require(self.min_weights >= 0, "dkm.min_weights", self.min_weights, "must be 0 or more")
+
+    @property
+    def softness(self) -> float:
+        """`tau`, or what stands for none: of normal weights a sixth or so of where entries would melt together."""
+        return 0.64 / (self.cluster_dim * 4 ** (self.bits / self.cluster_dim)) if self.tau is None else self.tau
 
 
 MethodSettings = SubspaceSettings | LcsSettings | DkmSettings
