@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Generator, Tensor, nn
 
 from buttress.weights.interpolation import corner_like
+from buttress.weights.lcs_bits import Bits
 from buttress.weights.lcs_keep import Keep
 from buttress.weights.lcs_line import Start
 from buttress.weights.lcs_width import Width
@@ -31,7 +32,7 @@ class Regime(Protocol):
     def encodings(self, model: nn.Module) -> dict[str, tuple[float, ...]]: ...
 
 
-REGIMES: dict[LcsLevel, type[Regime]] = {"keep": Keep, "width": Width}
+REGIMES: dict[LcsLevel, type[Regime]] = {"keep": Keep, "width": Width, "bits": Bits}
 
 
 class Lcs:
