@@ -15,6 +15,7 @@ from buttress.training.settings import EngineSettings
 from buttress.weights.interpolation import Interpolated
 from buttress.weights.lcs import Lcs
 from buttress.weights.levels import set_level
+from buttress.weights.packed import Affine, unpack, write_packed
 from buttress.weights.quantise import FakeQuantise, QuantisedInput, QuantisedWeight
 from buttress.weights.settings import LcsSettings
 
@@ -144,6 +145,23 @@ def test_a_materialised_network_can_be_exported():
         exported = torch.export.export(model, (x,)).module()
         torch.testing.assert_close(exported(x), model(x), rtol=0, atol=1e-5)
     assert sum(isinstance(module, FakeQuantise) for module in model.modules()) == 3
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8])
+def test_a_packed_file_holds_the_bits_of_every_weight(tmp_path, bits):
+    model = network()
+    method = prepared(model, level="bits", kind="line", low=1, warmup=0.0)
+    calibrated(model, method, images())
+    set_level(model, bits=bits)
+    entries = method.packed(model)
+    assert {name for name, entry in entries.items() if isinstance(entry, Affine)} == {f"{n}.weight" for n in INNER}
+    assert {entries[f"{n}.weight"].bits for n in INNER} == {bits}
+    write_packed(tmp_path / "packed.safetensors", entries)
+    read = unpack(tmp_path / "packed.safetensors")
+    method.materialise(model)
+    assert read.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert read[name].numpy().tobytes() == value.contiguous().numpy().tobytes(), name
 
 
 def test_before_inputs_have_ranges_they_pass():

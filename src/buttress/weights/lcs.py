@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+import torch
 from torch import Generator, Tensor, nn
 
 from buttress.weights.interpolation import corner_like
@@ -14,7 +15,7 @@ from buttress.weights.lcs_keep import Keep
 from buttress.weights.lcs_line import Start
 from buttress.weights.lcs_width import Width
 from buttress.weights.levels import Level, move
-from buttress.weights.packed import Entry, Plain, Sparse
+from buttress.weights.packed import Affine, Entry, Plain, Sparse
 from buttress.weights.settings import LcsLevel, LcsSettings
 
 
@@ -106,4 +107,11 @@ class Lcs:
 def _entry(value: Tensor, how: tuple[float, ...] | None) -> Entry:
     if how is None:
         return Plain(value)
-    return Sparse(value)
+    if not how:
+        return Sparse(value)
+    bits, scale, signed = how
+    zero_point = int(signed) + 2 ** (int(bits) - 1)  # a file's integers have no sign
+    integers = (value / scale).round() + zero_point
+    return Affine(
+        integers.to(torch.uint8), int(bits), torch.tensor([scale]), torch.tensor([float(zero_point)]), value.dtype
+    )

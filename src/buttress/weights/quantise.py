@@ -56,7 +56,7 @@ class _Straight(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *grid: Tensor) -> Tensor:
-        return Grid(*grid).snap(x)
+        return Grid(*grid).snap(x).add_(0.0)  # no zero has a sign
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
