@@ -1,6 +1,6 @@
 """Compressed and elastic models from a reinforcement against those from hard labels, on CIFAR-100.
 
-    python -m benchmarks.compression tune     # choose rates and softness on held-back training images
+    python -m benchmarks.compression tune     # choose the rate of dkm on held-back training images
     python -m benchmarks.compression run      # the comparison; every run is a line of docs/results/compression.jsonl
     python -m benchmarks.compression alone    # what is made of the plain networks without training
     python -m benchmarks.compression steps    # what a step of each method costs, against a plain one, in one process
@@ -19,7 +19,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ WORK = Path(f"build/cifar100-{IMAGES}")
 RATES = {"hard": 4e-3, "store": 8e-3}  # as chosen for the plain student by benchmarks.cifar100 tune
 SEEDS = (0, 1, 2)
 KEEPS = (1.0, 0.5, 0.25, 0.1, 0.025)
-DKM_EPOCHS, DKM_RATES, TAUS = 8, (5e-4, 1e-3, 2e-3, 4e-3), (0.02, 0.04, 0.08)
+DKM_EPOCHS, DKM_RATES = 4, (5e-4, 1e-3, 2e-3)
 NOISE = 0.2  # share of wrong labels
 TURNS, STEPS, LATE = 7, 5, 10_000  # of the cost of a step
 PLAIN_BYTES = 1_547_264  # of the plain student's weights file
@@ -73,9 +73,7 @@ WANTED = {  # arm -> what it is trained on; noise = hard labels of which a fifth
 
 @dataclass(frozen=True)
 class Trial:
-    """One training. `targets`: hard, store or noise. `phase`: tune scores on held-back images, final on test images.
-    `tau`: of dkm.
-    """
+    """One training. `targets`: hard, store or noise. `phase`: tune scores on held-back images, final on test images."""
 
     phase: str
     arm: str
@@ -83,17 +81,14 @@ class Trial:
     seed: int
     lr: float
     epochs: int = EPOCHS[IMAGES]
-    tau: float | None = None
 
     @property
     def name(self) -> str:
-        tau = "" if self.tau is None else f"-tau{self.tau:g}"
-        return f"{self.phase}-{self.arm}-{self.targets}-{self.lr:g}{tau}-{self.seed}"
+        return f"{self.phase}-{self.arm}-{self.targets}-{self.lr:g}-{self.seed}"
 
     @property
     def method(self) -> MethodSettings | None:
-        found = ARMS[self.arm]
-        return replace(found, tau=self.tau) if isinstance(found, DkmSettings) and self.tau is not None else found
+        return ARMS[self.arm]
 
 
 def data_of(trial: Trial, work: Path) -> Any:
@@ -172,17 +167,14 @@ def scored(loaded: Any, phase: str, work: Path) -> dict[str, Any]:
 
 
 def tuning() -> list[Trial]:
-    """2 bits from the store: the rate at the default softness first, then the softness at 1e-3."""
-    found = [Trial("tune", "dkm-2", "store", 0, rate, DKM_EPOCHS, 0.04) for rate in DKM_RATES]
-    return found + [Trial("tune", "dkm-2", "store", 0, 1e-3, DKM_EPOCHS, tau) for tau in TAUS if tau != 0.04]
+    """2 bits, from both kinds of targets."""
+    return [Trial("tune", "dkm-2", targets, 0, rate, DKM_EPOCHS) for targets in BOTH for rate in DKM_RATES]
 
 
-def chosen_dkm() -> tuple[float, float]:
-    """Rate and softness of the least NLL on the held-back images."""
-    told = [x for x in lines(NAME) if (x["kind"], x.get("phase")) == ("trial", "tune")]
-    rate = best_rate([x for x in told if x["tau"] == 0.04], DKM_RATES, "dkm-2")
-    soft = {x["tau"]: x["held_back"]["nll"] for x in told if x["lr"] == 1e-3}
-    return rate, float(min(soft, key=lambda tau: soft[tau]))
+def dkm_rate(targets: str) -> float:
+    """Of the least NLL on the held-back images."""
+    wanted = {"kind": "trial", "phase": "tune", "arm": "dkm-2", "targets": targets}
+    return best_rate([x for x in lines(NAME) if wanted.items() <= x.items()], DKM_RATES, "dkm-2")
 
 
 def finals(arms: Sequence[str]) -> list[Trial]:
@@ -192,8 +184,7 @@ def finals(arms: Sequence[str]) -> list[Trial]:
         for arm in arms:
             for targets in WANTED[arm]:
                 if arm.startswith("dkm"):
-                    rate, tau = chosen_dkm()
-                    found.append(Trial("final", arm, targets, seed, rate, DKM_EPOCHS, tau))
+                    found.append(Trial("final", arm, targets, seed, dkm_rate(targets), DKM_EPOCHS))
                 else:
                     found.append(Trial("final", arm, targets, seed, RATES[targets]))
     noisy = [Trial("final", arm, "noise", seed, RATES["hard"]) for seed in SEEDS for arm in ("plain", "subspace")]
