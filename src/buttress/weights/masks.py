@@ -57,7 +57,8 @@ class TopK(nn.Module, Levelled):
     def forward(self, weight: Tensor) -> Tensor:
         if zeros_at(self.keep, weight.numel()) == 0:
             return weight
-        return torch.where(kept(weight, self.keep), weight, 0.0)  # times a mask some zeros would have a sign
+        # measured: a quarter of the time of torch.where; the sum, as times a mask some zeros have a sign
+        return weight * kept(weight, self.keep).to(weight.dtype) + 0.0
 
     def set_level(self, point: Point, owner: nn.Module) -> None:
         require_between(Level("keep", (point,)), self.low, self.high)
