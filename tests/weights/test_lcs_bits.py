@@ -111,12 +111,15 @@ def test_a_line_blends_before_it_quantises():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["tiny", "test_resnet", "test_efficientnet"])
 @pytest.mark.parametrize("bits", [3, 8])
-def test_a_materialised_level_has_the_same_logits_and_is_plain(kind, name, bits):
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_materialised_level_has_the_same_logits_and_is_plain(kind, name, bits, norm):
     model = network() if name == "tiny" else timm.create_model(name, num_classes=5)
-    plain = {name for name in model.state_dict() if "running" not in name and "num_batches" not in name}
-    method = prepared(model, level="bits", kind=kind, warmup=0.5)
+    lost = () if norm == "batch" else ("running", "num_batches")
+    plain = {name for name in model.state_dict() if not any(part in name for part in lost)}
+    method = prepared(model, level="bits", kind=kind, warmup=0.5, norm=norm)
     x = images(4, 6 if name == "tiny" else 32)
     calibrated(model, method, x)
+    method.before_evaluation(model, [x, x + 1], last=True)
     set_level(model, bits=bits)
     with torch.no_grad():
         before = model(x)

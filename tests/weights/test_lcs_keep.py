@@ -49,8 +49,33 @@ def test_a_network_without_convolutions_keeps_its_first_layer():
 def test_batch_norms_are_replaced_unless_there_is_but_one_level():
     for kind, wanted in (("point", nn.GroupNorm), ("line", nn.GroupNorm), ("target", nn.BatchNorm2d)):
         model = network()
-        prepared(model, kind=kind)
+        prepared(model, kind=kind, norm="group")
         assert isinstance(model[1], wanted)
+        model = network()
+        prepared(model, kind=kind)
+        assert isinstance(model[1], nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize("kind", ["point", "line"])
+def test_batch_statistics_follow_the_level(kind):
+    """At a stored level they are those of the batches there, taken here by hand; between two they are blended."""
+    model = network()
+    method = prepared(model, kind=kind, low=0.1)
+    batches = [images(8) + i for i in range(3)]
+    method.before_evaluation(model, batches, last=True)
+    stored = [point[0] for point in model[1].level_statistics.points]
+    assert {0.1, 0.25, 0.5, 1.0} < set(stored) and len(stored) == 11
+    means = {}
+    for keep in (0.1, 0.25, 1.0):
+        set_level(model, keep=keep)
+        outs = [model[0](batch) for batch in batches]
+        means[keep] = torch.stack([out.mean((0, 2, 3)) for out in outs]).mean(0).detach()
+        variances = torch.stack([out.transpose(0, 1).flatten(1).var(1, correction=1) for out in outs]).mean(0)
+        torch.testing.assert_close(model[1].running_mean, means[keep], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model[1].running_var, variances.detach(), rtol=1e-4, atol=1e-5)
+    below, above = (model[1].level_statistics.means_PC[stored.index(x)] for x in (stored[0], stored[1]))
+    set_level(model, keep=(stored[0] * stored[1]) ** 0.5)
+    torch.testing.assert_close(model[1].running_mean, (below + above) / 2, rtol=1e-5, atol=1e-6)
 
 
 def test_a_point_is_dense_first_and_then_drawn_evenly():
@@ -132,12 +157,14 @@ def test_the_pull_is_the_cosine_of_the_layers_weights():
 
 @pytest.mark.parametrize("kind", [*KINDS, "target"])
 @pytest.mark.parametrize("name", ["tiny", "test_resnet"])
-def test_a_materialised_level_has_the_same_logits_and_is_plain(kind, name):
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_materialised_level_has_the_same_logits_and_is_plain(kind, name, norm):
     model = network() if name == "tiny" else timm.create_model(name, num_classes=5)
-    statistics = () if kind == "target" else ("running_mean", "running_var", "num_batches_tracked")
+    statistics = () if kind == "target" or norm == "batch" else ("running_mean", "running_var", "num_batches_tracked")
     plain = {name for name in model.state_dict() if not name.endswith(statistics)}
-    method = prepared(model.eval(), kind=kind, low=0.1)
+    method = prepared(model.eval(), kind=kind, low=0.1, norm=norm)
     x = images(2, 6 if name == "tiny" else 32)
+    method.before_evaluation(model, [x, x + 1], last=True)
     set_level(model, keep=0.1)
     with torch.no_grad():
         before = model(x)

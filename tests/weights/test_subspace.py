@@ -280,7 +280,7 @@ def test_a_resumed_training_gives_the_same_bits(tmp_path, engine):
         run.weights["0.parametrizations.weight.0.others.0"],
     )
     assert not torch.equal(first, other)
-    assert float(run.weights["1.point_statistics.variances_PC"].std()) > 0
+    assert float(run.weights["1.level_statistics.variances_PC"].std()) > 0
 
 
 def test_a_moving_average_follows():

@@ -27,7 +27,7 @@ class Regime(Protocol):
     def before_step(self, step: int, total_steps: int, generator: Generator) -> None: ...
     def passes(self) -> Sequence[Callable[[], object]]: ...
     def pull(self, model: nn.Module) -> Tensor | None: ...
-    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor]) -> None: ...
+    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None: ...
     def materialise(self, model: nn.Module) -> None: ...
     def levels(self) -> tuple[float, ...]: ...
     def encodings(self, model: nn.Module) -> dict[str, tuple[float, ...]]: ...
@@ -39,8 +39,9 @@ REGIMES: dict[LcsLevel, type[Regime]] = {"keep": Keep, "width": Width, "bits": B
 class Lcs:
     """One set of weights, or a line of them along the level, trained at levels drawn at random.
 
-    Batch norms are replaced by norms without stored statistics, which would be wrong at all levels but one: group norms
-    (`keep`, `bits`) or instance norms (`width`). After `prepare`, `attach` and `before_evaluation` the model stands at
+    Batch statistics of one level are wrong at another. So either they are kept for many levels (`norm` batch, ours), or
+    batch norms are replaced by norms without statistics, as the paper has it: group norms (`keep`, `bits`) or instance
+    norms (`width`). After `prepare`, `attach` and `before_evaluation` the model stands at
     its easiest level; `levels.set_level` moves it.
 
     Args:
@@ -80,10 +81,12 @@ class Lcs:
         return None if pull is None else self.settings.beta * pull
 
     def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
-        """Stand at the easiest level; of a target, whose batch norms are kept, at the target with its statistics."""
-        low, high = self.settings.span
-        move(model, Level.of(self.settings.level, low if self.settings.kind == "target" else high))
-        self._regime.before_evaluation(model, images)
+        """Stand at the easiest level, of a target at the target; batch norms, where they are kept, get its statistics,
+        and at last those of all levels.
+        """
+        self._regime.before_evaluation(model, images, last=last)
+        if self.settings.kind != "target":
+            move(model, Level.of(self.settings.level, self.settings.span[1]))
 
     def materialise(self, model: nn.Module) -> None:
         self._regime.materialise(model)

@@ -9,12 +9,15 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
+from buttress.weights.batch_norm import reestimate_batch_norm
 from buttress.weights.interpolation import squared_cosine
 from buttress.weights.lcs_line import Line, Start, bake_all, dense_share, inner_weights
+from buttress.weights.levels import Point, levelled
 from buttress.weights.norms import without_statistics
 from buttress.weights.quantise import QuantisedInput, QuantisedWeight, make_inputs_constant, quantise_input
 from buttress.weights.settings import LcsSettings
 from buttress.weights.sites import Site, require_plain, sites
+from buttress.weights.statistics import LevelStatistics, attach_statistics, drop_statistics, keep_statistics
 
 
 class Bits:
@@ -39,7 +42,10 @@ class Bits:
         on_line = self.settings.kind == "line"
         if on_line:
             require_plain(model, sites(model), "lcs")
-        without_statistics(model, "group")
+        if self.settings.norm == "group":
+            without_statistics(model, "group")
+        else:
+            attach_statistics(model, "bits", [(bits,) for bits in self.levels()])
         self._layers, self._lines = [], []
         for site in sites(model) if on_line else []:
             line = Line(start(site.parameter), "bits", self.low, self.high, start=self.low - 1, stop=self.high)
@@ -73,13 +79,26 @@ class Bits:
     def pull(self, model: nn.Module) -> Tensor | None:
         return squared_cosine(model, 0, 1, kinds=("conv", "linear"))
 
-    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor]) -> None:
+    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
         for module in model.modules():
             if isinstance(module, QuantisedInput):
                 module.fold()
 
+        def place(point: Point) -> None:
+            for owner, part in levelled(model, "bits"):
+                if not isinstance(part, LevelStatistics):
+                    part.set_level(point, owner)
+
+        if self.settings.norm == "batch" and last:
+            keep_statistics(model, images, place)
+        elif self.settings.norm == "batch":
+            place((self.high,))
+            reestimate_batch_norm(model, images)
+
     def materialise(self, model: nn.Module) -> None:
         bake_all(model)
+        if self.settings.norm == "batch":
+            drop_statistics(model)
         make_inputs_constant(model)
 
     @torch.no_grad()

@@ -10,12 +10,15 @@ from torch.nn.utils import parametrize
 from buttress.weights.batch_norm import reestimate_batch_norm
 from buttress.weights.interpolation import squared_cosine
 from buttress.weights.lcs_line import Line, Start, bake_all, dense_share, inner_weights, towards_the_ends, uniform
+from buttress.weights.levels import Point, levelled
 from buttress.weights.masks import TopK
 from buttress.weights.norms import without_statistics
 from buttress.weights.settings import LcsSettings
 from buttress.weights.sites import require_plain, sites
+from buttress.weights.statistics import attach_statistics, drop_statistics, keep_statistics
 
 SHOWN = (0.5, 0.25, 0.1)
+STORED = 8  # steps along the levels between which batch statistics are blended
 
 
 class Keep:
@@ -43,8 +46,10 @@ class Keep:
         on_line = sites(model) if self.settings.kind == "line" else []
         require_plain(model, on_line or sparse, "lcs")
         target = self.settings.kind == "target"
-        if not target:
+        if not target and self.settings.norm == "group":
             without_statistics(model, "group")
+        elif not target:
+            attach_statistics(model, "keep", self._stored(), between=True)
         self._lines = []
         for site in sites(model) if on_line else []:
             line = Line(start(site.parameter), "keep", self.low, self.high, start=0.0, stop=1.0)
@@ -75,12 +80,29 @@ class Keep:
     def pull(self, model: nn.Module) -> Tensor | None:
         return squared_cosine(model, 0, 1, kinds=("conv", "linear"))
 
-    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor]) -> None:
-        if self.settings.kind == "target":
+    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
+        def place(point: Point) -> None:
+            for _, part in levelled(model, "keep"):
+                if isinstance(part, (TopK, Line)):
+                    part.set_level(point, model)
+
+        kept = self.settings.kind != "target" and self.settings.norm == "batch"
+        if last and kept:
+            keep_statistics(model, images, place)
+            return
+        place((self.low if self.settings.kind == "target" else self.high,))
+        if kept or self.settings.kind == "target":
             reestimate_batch_norm(model, images)
+
+    def _stored(self) -> list[Point]:
+        """Where batch statistics are kept: evenly along the logarithm, and at the levels that are shown."""
+        along = [self.low * (self.high / self.low) ** (step / STORED) for step in range(1, STORED)]
+        return [(share,) for share in sorted({*along, *self.levels()})]
 
     def materialise(self, model: nn.Module) -> None:
         bake_all(model)
+        if self.settings.kind != "target" and self.settings.norm == "batch":
+            drop_statistics(model)
 
     def encodings(self, model: nn.Module) -> dict[str, tuple[float, ...]]:
         masked = (site for site in inner_weights(model) if parametrize.is_parametrized(site.module, site.tensor))

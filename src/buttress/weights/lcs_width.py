@@ -60,7 +60,7 @@ class Width:
     def pull(self, model: nn.Module) -> Tensor | None:
         return squared_cosine(model, 0, 1, kinds=("norm",))
 
-    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor]) -> None:
+    def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
         pass
 
     def materialise(self, model: nn.Module) -> None:

@@ -8,54 +8,15 @@ from itertools import combinations
 import torch
 from torch import Generator, Tensor, nn
 
-from buttress.errors import SettingsError
-from buttress.weights.batch_norm import batch_norms, reestimate_batch_norm
+from buttress.weights.batch_norm import reestimate_batch_norm
 from buttress.weights.interpolation import Interpolated, corner_like, squared_cosine
-from buttress.weights.levels import Level, Levelled, Point, levelled
+from buttress.weights.levels import Level, Point, levelled, move
 from buttress.weights.packed import Entry, Plain
 from buttress.weights.settings import SubspaceSettings
 from buttress.weights.sites import plain_state, require_plain, sites
+from buttress.weights.statistics import attach_statistics, drop_statistics, is_statistic, keep_statistics
 
-STATISTICS = "point_statistics"  # the child of a batch norm that holds those of every stored point
 ALONG = (0.5, 0.0, 0.25, 0.75, 1.0)  # stored points of a line or curve
-
-
-class PointStatistics(nn.Module, Levelled):
-    """A batch norm's statistics at each of the stored points: a child of the batch norm.
-
-    Args:
-        points: P of them.
-        features: C, of the batch norm.
-    """
-
-    level_kind = "at"
-    means_PC: Tensor
-    variances_PC: Tensor
-
-    def __init__(self, points: Sequence[Point], features: int) -> None:
-        super().__init__()
-        self.points = tuple(points)
-        self.register_buffer("means_PC", torch.zeros(len(points), features))
-        self.register_buffer("variances_PC", torch.ones(len(points), features))
-
-    def keep(self, number: int, owner: nn.Module) -> None:
-        """Take the batch norm's own for those of a point."""
-        self.means_PC[number].copy_(owner.running_mean)  # type: ignore[arg-type]
-        self.variances_PC[number].copy_(owner.running_var)  # type: ignore[arg-type]
-
-    def set_level(self, point: Point, owner: nn.Module) -> None:
-        near = [
-            n
-            for n, known in enumerate(self.points)
-            if max(abs(a - b) for a, b in zip(known, point, strict=True)) < 1e-6
-        ]
-        if not near:
-            known = ", ".join(str(Level("at", (each,))).removeprefix("at=") for each in sorted(self.points))
-            raise SettingsError(
-                f"level {Level('at', (point,))}: batch statistics are kept at {known} alone; choose one"
-            )
-        owner.running_mean.copy_(self.means_PC[near[0]])  # type: ignore[operator]
-        owner.running_var.copy_(self.variances_PC[near[0]])  # type: ignore[operator]
 
 
 class Subspace:
@@ -118,29 +79,21 @@ class Subspace:
         return self.settings.beta * squared_cosine(model, *self._pair, kinds=("conv", "linear"))
 
     def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
-        if last and batch_norms(model):
-            for number, point in enumerate(self.points):
-                _place(model, point)
-                reestimate_batch_norm(model, images)
-                for norm in batch_norms(model):
-                    held = getattr(norm, STATISTICS)
-                    held.keep(number, norm)
+        if last:
+            keep_statistics(model, images, lambda point: _place(model, point))
+            move(model, Level("at", (self.midpoint,)))
+        else:
             _place(model, self.midpoint)
-            for norm in batch_norms(model):
-                getattr(norm, STATISTICS).set_level(self.midpoint, norm)
-            return
-        _place(model, self.midpoint)
-        reestimate_batch_norm(model, images)
+            reestimate_batch_norm(model, images)
 
     def materialise(self, model: nn.Module) -> None:
         for site in sites(model):
             site.bake()
-        for norm in batch_norms(model):
-            delattr(norm, STATISTICS)
+        drop_statistics(model)
 
     def packed(self, model: nn.Module) -> dict[str, Entry]:
         state = plain_state(model)
-        return {name: Plain(value) for name, value in state.items() if f".{STATISTICS}." not in f".{name}"}
+        return {name: Plain(value) for name, value in state.items() if not is_statistic(name)}
 
     def _register(self, model: nn.Module, start: Callable[[Tensor], Tensor]) -> None:
         acted_on = sites(model)
@@ -152,11 +105,7 @@ class Subspace:
             site.register(blended)
             layers.setdefault(id(site.module), []).append(blended)
         self._layers = list(layers.values())
-        for norm in batch_norms(model):
-            assert norm.running_mean is not None
-            norm.add_module(
-                STATISTICS, PointStatistics(self.points, len(norm.running_mean)).to(norm.running_mean.device)
-            )
+        attach_statistics(model, "at", self.points)
 
     def _drawn(self, generator: Generator) -> Point:
         """A point drawn evenly."""
