@@ -141,16 +141,22 @@ def test_chunks_give_the_values_and_gradients_of_the_whole(monkeypatch, dim, tem
 
 def test_chunks_keep_no_attention_for_the_backward_pass(monkeypatch):
     monkeypatch.setattr(dkm, "PLAIN_ELEMENTS", 0)
-    monkeypatch.setattr(dkm, "CHUNK_ELEMENTS", 64)
-    largest = [0]
+    monkeypatch.setattr(dkm, "CHUNK_ELEMENTS", 6400)
+    kept = [0]
 
     def seen(tensor):
-        largest[0] = max(largest[0], tensor.numel())
+        kept[0] += tensor.numel()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(seen, lambda tensor: tensor):
-        soft_kmeans(drawn(1, 400, 1).requires_grad_(), drawn(1, 16, 1), torch.tensor(0.1, dtype=torch.float64), 3)
-    assert 0 < largest[0] <= 400
+        soft_kmeans(drawn(1, 4000, 1).requires_grad_(), drawn(1, 16, 1), torch.tensor(0.1, dtype=torch.float64), 3)
+    assert 0 < kept[0] < 4000 * 16, "less than one attention of the three"
+
+
+def test_an_entry_far_from_every_row_becomes_their_mean():
+    rows, far = drawn(1, 50, 1), torch.tensor([[[0.0], [1000.0]]], dtype=torch.float64)
+    mixed = soft_kmeans(rows, far, torch.tensor(0.1, dtype=torch.float64), 2)
+    torch.testing.assert_close(mixed.mean(), rows.mean(), rtol=1e-6, atol=1e-6)
 
 
 def test_warmth_leads_to_the_mean_and_cold_to_a_step_of_lloyd():

@@ -62,6 +62,21 @@ def test_palettes_of_numbers_are_a_fixed_point_near_the_best(numbers, clusters):
     torch.testing.assert_close(lloyd(rows, found, 300), found.sort(1).values, rtol=0, atol=1e-12)
 
 
+def test_the_better_of_two_starts_is_kept():
+    better = []
+    for seed in range(6):
+        rows = rows_of(seed, 1, 60, 1) ** 3
+        numbers, share = rows.flatten().sort().values, [(number + 0.5) / 6 for number in range(6)]
+        span = float(numbers[-1] - numbers[0])
+        quantiles = [float(numbers[int(part * 60)]) for part in share]
+        grid = [float(numbers[0]) + part * span for part in share]
+        ends = [lloyd(rows, torch.tensor(s, dtype=torch.float64)[None, :, None], 300) for s in (quantiles, grid)]
+        reached = [float(inertia(rows, end)) for end in ends]
+        assert float(inertia(rows, kmeans(rows, 6))) == pytest.approx(min(reached), rel=1e-9)
+        better.append(reached[0] < reached[1])
+    assert any(better) and not all(better), "each start wins on some of these rows"
+
+
 def test_palettes_of_a_normal_distribution_are_those_of_lloyd_and_max():
     rows = rows_of(0, 1, 200_000, 1)
     expected = torch.tensor([-1.510, -0.4528, 0.4528, 1.510], dtype=torch.float64)  # Max 1960, four levels
@@ -78,12 +93,13 @@ def test_groups_are_alone():
 @pytest.mark.parametrize("dim", [1, 2])
 @pytest.mark.parametrize("clusters", [4, 7])
 def test_a_group_of_few_distinct_rows_gets_them_all(dim, clusters):
-    values = torch.tensor([0.0] * 1000 + [0.1, 0.2, 100.0])
+    values = torch.tensor([0.0] * 1000 + [0.1] * 3 + [0.7] * 3 + [100.0], dtype=torch.float64)
     rows = values[None, :, None].expand(1, -1, dim)
     found = kmeans(rows, clusters)
-    assert found.shape == (1, clusters, dim) and found.dtype == torch.float32
-    assert float(inertia(rows, found)) == 0
-    assert {0.0, 100.0} < set(found[0, :, 0].tolist())
+    assert found.shape == (1, clusters, dim) and kmeans(rows.float(), clusters).dtype == torch.float32
+    assert float(inertia(rows, found)) < 1e-28
+    if dim == 1:
+        assert {0.0, 0.1, 0.7, 100.0} <= set(found[0, :, 0].tolist()), "to the bit"
 
 
 @pytest.mark.parametrize("dim", [1, 2])
@@ -128,3 +144,6 @@ def test_an_idle_centroid_moves_to_the_farthest_row(dim):
     rows = torch.tensor([0.0, 1.0, 10.0])[None, :, None].expand(1, -1, dim)
     start = torch.tensor([0.5, 90.0])[None, :, None].expand(1, -1, dim)
     assert lloyd(rows, start, 50)[0, :, 0].tolist() == [0.5, 10.0]
+    there = torch.tensor([0.0, 1.0])[None, :, None].expand(1, -1, dim)
+    spare = torch.tensor([0.0, 1.0, 5.0])[None, :, None].expand(1, -1, dim)
+    assert torch.equal(lloyd(there, spare, 50), spare), "every row is met exactly: it stays"
