@@ -238,7 +238,7 @@ class Dkm:
 @torch.no_grad()
 def gap(model: nn.Module) -> dict[str, float]:
     """How far each layer's soft weight is from its hard one: the root mean square of the difference, relative to that
-    of the hard weight. A training does not see what it cannot close.
+    of the hard weight; by layer.
 
     Raises:
         ModelError: the model has no palettes.

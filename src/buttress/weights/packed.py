@@ -289,7 +289,9 @@ def _read(path: Path) -> tuple[Bytes, Bytes, dict[str, Any]]:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             if set(file.keys()) != {"bits", "values"} or KEY not in metadata:
-                raise ModelError(f"{path}: not a packed weights file; give one that `buttress export` packed")
+                raise ModelError(
+                    f"{path}: not a packed weights file (of tensors bits and values alone); give one that is"
+                )
             bits, values = file.get_tensor("bits"), file.get_tensor("values")
     except (SafetensorError, OSError) as failure:
         raise ModelError(f"{path}: not a readable safetensors file ({failure}); fetch it again") from failure
