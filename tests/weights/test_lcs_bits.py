@@ -80,15 +80,15 @@ def test_bits_follow_the_place_on_the_line():
     lines = [module for module in model.modules() if isinstance(module, Interpolated)]
     assert len(lines) == len(list(network().parameters()))
     seen = []
-    for step in steps(method, 2400):
+    for step in steps(method, 1000):
         (bits,) = set(drawn(model))
-        assert active(model) == {step >= 1200}
+        assert active(model) == {step >= 500}
         for line in lines:
             assert line.coefficients[1].item() == pytest.approx((bits - 2) / 6)
         seen.append(bits)
     assert set(seen) == set(range(3, 9))
-    counts = torch.tensor(seen).bincount(minlength=9)[3:] / 2400
-    assert (counts - 1 / 6).abs().max() < 0.04
+    counts = torch.tensor(seen).bincount(minlength=9)[3:] / 1000
+    assert (counts - 1 / 6).abs().max() < 0.05
     for bits in range(3, 9):
         set_level(model, bits=bits)
         assert set(drawn(model)) == {bits}
@@ -254,7 +254,7 @@ def test_ranges_are_taken_over_by_a_moving_average():
     assert torch.equal(held, model[3].input_grid.running) and held.abs().sum() > 0
 
 
-@pytest.mark.parametrize("stop", [(1, 1), (2, 1), (3, 0)])
+@pytest.mark.parametrize("stop", [(1, 1), (3, 0)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_resumed_training_gives_the_same_bits(tmp_path, kind, stop):
     assert_resumes_to_the_same_bits(tmp_path, stop, level="bits", kind=kind)

@@ -97,11 +97,11 @@ def test_a_line_is_drawn_with_a_bias_to_its_ends_and_thins_out():
     method = prepared(model, kind="line", low=0.1, high=0.9, warmup=0.5)
     (line, *others) = [module for module in model.modules() if isinstance(module, Interpolated)]
     places = []
-    for step in steps(method, 4000):
+    for step in steps(method, 2000):
         first, a = line.coefficients.tolist()
         assert first == pytest.approx(1 - a, abs=1e-6)
         assert all(torch.equal(other.coefficients, line.coefficients) for other in others)
-        wanted = a + (1 - a) * max(0, 1 - step / 2000)
+        wanted = a + (1 - a) * max(0, 1 - step / 1000)
         assert [mask.keep for mask in masks(model)] == pytest.approx([wanted] * 3, abs=1e-6)
         places.append(a)
     drawn = torch.tensor(places)

