@@ -62,10 +62,11 @@ def evaluate(
 ) -> None:
     """Score a run or a model on labelled images: accuracy, calibration, what it may abstain from, robustness.
 
-    Fractions are of 1; an interval of 95 % stands beside what has one.
+    Fractions are of 1; an interval of 95 % stands beside what has one. An elastic run is scored at its default level,
+    and by one pass more at each of its others.
 
     Args:
-        model: a run folder, run:DIR, or a timm: model with weights.
+        model: a run folder, run:DIR, run:DIR@LEVEL (of an elastic run, e.g. keep=0.25), or a timm: model with weights.
         data: labelled images, e.g. folder:photos/val.
         class_map: YAML file, class of the data -> class of the model, where names do not say it.
         label_sets: real, for ImageNet's validation images, or a JSON file, image -> its right classes.
@@ -86,10 +87,11 @@ def evaluate(
     """
     from buttress.files import json_bytes, require_writable
     from buttress.metrics.label_sets import read_label_sets
+    from buttress.metrics.levels import score_levels
     from buttress.metrics.score import Scoring, scored_classes
     from buttress.metrics.slices import read_slices
     from buttress.metrics.suite import Truths, classes_digest, judge
-    from buttress.runs.resolve import resolve_model, weights_file
+    from buttress.runs.resolve import levels_of, resolve_model, resolve_run, weights_file
     from buttress.sources import fingerprint, open_source
     from buttress.versions import library_versions
 
@@ -105,14 +107,20 @@ def evaluate(
     source = open_source(data)
     images = {"uri": source.uri, "fingerprint": fingerprint(source)}
     loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
+    levels = levels_of(model)
     how = Scoring(class_map=class_map, batch=batch, workers=workers, max_bad=max_bad, consistent=consistent_crops)
     if against is not None and full is not None:
         chosen = scored_classes(loaded, source, class_map).classes or ()
         same = {"fingerprint": images["fingerprint"], "classes": classes_digest(chosen)}
         _require_same_images(baseline, against, {**same, "corruption_samples": full.samples, "seed": full.seed})
     found = judge(loaded, source, how, full=full, truths=truths)
+    details = dict(found.details)
+    if levels and not _names_level(model):
+        scored = score_levels(resolve_run(model), source, how, default=loaded, figures=found.figures)
+        details["levels"] = [each.details() for each in scored]
     settings = {
         "model": model,
+        "level": str(levels[0]) if levels else None,
         "class_map": str(class_map) if class_map else None,
         "size": loaded.preprocessing.size,
         "classes_scored": len(found.evaluation.classes),
@@ -132,7 +140,7 @@ def evaluate(
         images["label_sets"] = truths.sets.digest()
     document = {
         **found.figures,
-        "details": found.details,
+        "details": details,
         "settings": settings,
         "versions": library_versions(),
         "data": {**images, **found.identity(), "count": len(found.evaluation.ids)},
@@ -222,7 +230,9 @@ def _keep(document: Mapping[str, Any], out: Path | None, model: str) -> None:
 
 
 def _place_in_run(model: str) -> Path | None:
-    """Where an evaluation of a run is kept; None where the model is no run, or its folder cannot be written to."""
+    """Where an evaluation of a run is kept; None where the model is no run, its folder cannot be written to, or it is
+    of one level, while the folder keeps all.
+    """
     import os
 
     from buttress.models.uri import parse_model_uri
@@ -232,10 +242,19 @@ def _place_in_run(model: str) -> Path | None:
     parsed = parse_model_uri(model)
     if parsed.scheme != "run" or parsed.path is None:
         return None
+    if parsed.level is not None:
+        note(f"{model}: is one level of the run, whose folder keeps all of them; --out FILE keeps the figures")
+        return None
     if not os.access(parsed.path, os.W_OK):
         note(f"{parsed.path}: cannot be written to; --out FILE keeps the figures")
         return None
     return parsed.path / EVALUATION
+
+
+def _names_level(model: str) -> bool:
+    from buttress.models.uri import parse_model_uri
+
+    return parse_model_uri(model).level is not None
 
 
 def _is_full(path: Path, document: Mapping[str, Any]) -> bool:
@@ -258,6 +277,8 @@ def _print_figures(document: Mapping[str, Any]) -> None:
     title = f"{document['data']['count']:,} images, {document['settings']['classes_scored']:,} classes"
     rows = [[name, *_cells(document[key])] for key, name in NAMES.items() if key in document]
     print_table(title, ["", "value", "95 % interval"], rows)
+    if "levels" in document["details"]:
+        _print_levels(document["details"]["levels"])
     if "slices" in document["details"]:
         _print_slices(document["details"]["slices"])
     if "corruptions" in document["details"]:
@@ -278,6 +299,24 @@ def _print_slices(found: Sequence[Mapping[str, Any]]) -> None:
 
     rows = [[each["name"], f"{each['images']:,}", *_cells(each.get("multilabel_top1", each["top1"]))] for each in found]
     print_table("slices", ["", "images", "top-1", "95 % interval"], rows)
+
+
+def _print_levels(found: Sequence[Mapping[str, Any]]) -> None:
+    """A row for each level, the default first."""
+    from buttress.terminal import print_table
+
+    rows = [
+        [
+            each["level"],
+            *_cells(each["figures"]["top1"]),
+            *(_cells(each["figures"][key])[0] for key in ("nll", "ece")),
+            f"{each['bytes'] * 1e-6:,.2f}",
+            "" if each["macs"] is None else f"{each['macs'] * 1e-6:,.1f}",
+        ]
+        for each in found
+    ]
+    columns = ["", "top-1", "95 % interval", "NLL, nat", "ECE", "weights, MB", "multiply-accumulates, M"]
+    print_table("levels, the default first", columns, rows)
 
 
 def _print_corruptions(found: Mapping[str, Any]) -> None:

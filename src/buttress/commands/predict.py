@@ -22,7 +22,7 @@ def predict(
     that cannot be decoded has an empty prediction.
 
     Args:
-        model: a run folder, run:DIR, or a timm: model with weights.
+        model: a run folder, run:DIR, run:DIR@LEVEL (of an elastic run), or a timm: model with weights.
         source: the images, e.g. folder:photos/new. Labels are not needed.
         out: the table, FILE.csv or FILE.parquet.
         top_k: classes per image, the likeliest first.

@@ -35,8 +35,8 @@ def reinforce(
 
     Args:
         source: the images, e.g. folder:photos/train. Labels are not needed.
-        teacher: timm:NAME.TAG (hub weights), timm:NAME@FILE.safetensors, run:DIR, or python:pkg.mod:func;
-            given several times, the mean of their probabilities is stored.
+        teacher: timm:NAME.TAG (hub weights), timm:NAME@FILE.safetensors, run:DIR, run:DIR@LEVEL (of an elastic
+            run), or python:pkg.mod:func; given several times, the mean of their probabilities is stored.
         teacher_weights: how much each teacher counts, e.g. 2,1; the default is equally.
         out: the folder of the reinforcement.
         views: views per image; about a third of the epochs to be trained is enough.

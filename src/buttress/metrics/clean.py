@@ -29,6 +29,17 @@ CONFUSED = 20  # pairs of classes
 TIE = 1e-4
 
 
+def main_figures(evaluation: Evaluation) -> dict[str, Figure]:
+    """top1, top5, nll and ece of saved predictions, with the very intervals that `clean_figures` gives them."""
+    logits_NC, labels_N = torch.from_numpy(evaluation.logits), torch.from_numpy(evaluation.labels)
+    confidence_N, predicted_N = top1(logits_NC)
+    statistics = {
+        "nll": mean_of(_losses(logits_NC, labels_N).numpy()),
+        "ece": _ece(confidence_N, predicted_N == labels_N),
+    }
+    return {**evaluation.figures, **bootstrap(statistics, len(labels_N), limits={"nll": math.inf})}
+
+
 def clean_figures(evaluation: Evaluation) -> dict[str, Figure]:
     """Every figure of saved predictions, with its interval where there is one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os.path import isdir  # of a name that no system takes it says no, where Path's raises
 from pathlib import Path
 from typing import Literal, cast
 
@@ -71,12 +72,17 @@ def _timm(text: str, rest: str) -> ModelURI:
     return ModelURI(scheme="timm", name=name, path=Path(file) if at else None)
 
 
-def _run(text: str) -> ModelURI:
+def split_level(text: str) -> tuple[Path, str | None]:
+    """The folder and the level of `DIR@LEVEL`; none where it names no level."""
     folder, _, level = text.rpartition("@")
-    if not folder or "=" not in level or Path(text).is_dir():  # a folder may be called so
-        folder, level = text, ""
-    path = Path(folder)
-    return ModelURI(scheme="run", name=path.name or path.resolve().name, path=path, level=level or None)
+    if not folder or "=" not in level or isdir(text):  # a folder may be called so
+        return Path(text), None
+    return Path(folder), level
+
+
+def _run(text: str) -> ModelURI:
+    path, level = split_level(text)
+    return ModelURI(scheme="run", name=path.name or path.resolve().name, path=path, level=level)
 
 
 def _without_scheme(text: str) -> ModelURI:

@@ -39,12 +39,29 @@ def weights_file(uri: str) -> Path | None:
     return parsed.path / WEIGHTS if parsed.scheme == "run" and parsed.path is not None else parsed.path
 
 
-def resolve_run(uri: str) -> Run:
-    """The finished run that `uri` names, `run:DIR` or the bare path.
+def levels_of(uri: str) -> tuple[Level, ...]:
+    """The levels that a model is scored at: the one that its URI names, or all of an elastic run, the default first.
 
-    Raises: ModelError, where it is another model or there is no finished run.
+    None of a model without levels.
+
+    Raises: ModelError, SettingsError, as `resolve_model`.
+    """
+    parsed = parse_model_uri(uri)
+    if parsed.scheme != "run":
+        return ()
+    run = resolve_run(uri)
+    return run.levels() if parsed.level is None else (Level.parse(parsed.level),)
+
+
+def resolve_run(uri: str) -> Run:
+    """The finished run that `uri` names, `run:DIR` or the bare path; a level behind it is for the caller to heed.
+
+    Raises: ModelError, where it is another model, there is no finished run, or a level is named and it has none.
     """
     parsed = parse_model_uri(uri)
     if parsed.scheme != "run" or parsed.path is None:
         raise ModelError(f"{uri}: only a run will do here; give the --out of a `buttress train`")
-    return open_run(parsed.path)
+    run = open_run(parsed.path)
+    if parsed.level is not None and not run.methods:
+        raise ModelError(f"{uri}: this run has no levels; name it by {parsed.path}")
+    return run

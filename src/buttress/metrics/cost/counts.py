@@ -21,6 +21,15 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def state_bytes(module: nn.Module) -> int:
+    """What the tensors of its state dict take, in the type that they have; one that several layers share counts once.
+
+    This is the size of a weights file but for its header.
+    """
+    tensors = {id(each): each for each in module.state_dict(keep_vars=True).values() if isinstance(each, Tensor)}
+    return sum(each.nbytes for each in tensors.values())
+
+
 def multiply_accumulates(module: nn.Module, images_BCHW: Tensor) -> int:
     """Multiply-accumulates of one pass: of convolutions and of products of matrices, those of attention among them.
 

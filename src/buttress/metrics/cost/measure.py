@@ -6,13 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from buttress.errors import ModelError
-from buttress.metrics.cost.counts import multiply_accumulates, parameter_count, peak_activations, unseen_operations
+from buttress.metrics.cost.counts import (
+    multiply_accumulates,
+    parameter_count,
+    peak_activations,
+    state_bytes,
+    unseen_operations,
+)
 from buttress.metrics.cost.timing import RUNS, WARM_UP, median_of, seconds_of
 from buttress.metrics.cost.variants import VARIANTS, NotMeasuredError, Way, device_name, root_of
 from buttress.metrics.evaluate import evaluating
@@ -65,7 +71,7 @@ class Timing:
 class Cost:
     """What a model costs at its size.
 
-    parameters: how many, shared ones once. bytes: of the weights file, none where there is no file.
+    parameters: how many, shared ones once. bytes: of the weights as they are stored, none where they have no file.
     macs: multiply-accumulates of one image, in convolutions and products of matrices; none where a recurrent layer,
         which is one operation without a count, does a part of the work.
     unseen: names of the operations that `macs` leaves out.
@@ -101,6 +107,40 @@ class Cost:
         return [timing.details() for timing in self.timings]
 
 
+class Counts(NamedTuple):
+    """What a model costs on every machine; see `Cost`. bytes: of the weights as they are stored, else in memory."""
+
+    parameters: int
+    bytes: int
+    macs: int | None
+
+
+def count_cost(loaded: LoadedModel) -> Counts:
+    """Count what a model needs, and time nothing. The model is left as it was.
+
+    Args:
+        loaded: the model; a custom one takes float32 [1, 3, S, S] at its own size S.
+
+    Raises:
+        ModelError: the model cannot run on such an image.
+    """
+    device = torch.device(evaluation_device())
+    with evaluating(loaded.module, device):
+        image = _images(1, loaded.preprocessing.size).to(device)
+        _first_look(loaded, image)
+        macs, unseen = multiply_accumulates(loaded.module, image), unseen_operations(loaded.module, image)
+    return Counts(
+        parameters=parameter_count(loaded.module),
+        bytes=state_bytes(loaded.module) if loaded.stored_bytes is None else loaded.stored_bytes,
+        macs=_if_counted(macs, unseen),
+    )
+
+
+def _if_counted(macs: int, unseen: Sequence[str]) -> int | None:
+    """None where an operation that nobody counts did a part of the work."""
+    return None if any(name in each for each in unseen for name in UNCOUNTED) else macs
+
+
 def measure_cost(
     loaded: LoadedModel, *, weights_file: Path | None, batch: int | None = None, compiled: bool = False
 ) -> Cost:
@@ -110,7 +150,7 @@ def measure_cost(
 
     Args:
         loaded: the model; a custom one takes float32 [B, 3, S, S] at its own size S.
-        weights_file: whose size counts.
+        weights_file: whose size counts; of a compressed run its packed weights do (`LoadedModel.stored_bytes`).
         batch: images of the larger batch, at least 1; none = 64, on a processor the largest power of two up to that
             which keeps a pass within 8 G multiply-accumulates.
         compiled: also time `torch.compile`, which takes minutes on few cores.
@@ -132,8 +172,8 @@ def measure_cost(
     names = [name for name in VARIANTS if compiled or name != COMPILED]
     return Cost(
         parameters=parameter_count(loaded.module),
-        bytes=file_bytes,
-        macs=None if any(name in each for each in unseen for name in UNCOUNTED) else macs,
+        bytes=file_bytes if loaded.stored_bytes is None else loaded.stored_bytes,
+        macs=_if_counted(macs, unseen),
         unseen=unseen,
         peak_memory=peak,
         timings=(*_timings(loaded, names, batches, device), *(() if compiled else _not_asked(batches, device))),
