@@ -23,7 +23,8 @@ from buttress.pages.evaluation import Figure, read_evaluation
 from buttress.pages.kinds import KINDS, short, short_bytes, short_seconds
 from buttress.pages.origin import resume_command, train_command
 from buttress.pages.plots import Point
-from buttress.pages.report import headline, page_content, pareto_front, write_report
+from buttress.pages.report import headline, page_content, write_report
+from buttress.pages.scatters import pareto_front
 from buttress.pages.table import best_of, comparable, difference, difference_text, summary_rows
 from buttress.sources import fingerprint, open_source
 
@@ -391,7 +392,7 @@ def test_the_page_in_a_browser_shows_the_figures(
     assert marked["top5"] == [False, False, False]
     titles = page.locator("svg title").all_text_contents()
     assert len(titles) == 9
-    assert any("small: top-1 70.0 %, parameters 2\xa0M" in title for title in titles)
+    assert any("small: top-1 70.0 %, weights on disk 8\xa0MB" in title for title in titles)
     assert "none.json: no such run folder" in page.inner_text(".faults")
     assert page.locator("td.front").count() == 6  # the first model is beaten everywhere
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from buttress.errors import ModelError, SettingsError
 from buttress.files import sha256_file
+from buttress.models.uri import split_level
 from buttress.pages.evaluation import Evaluation, Figure, figures_from, number, read_evaluation
 from buttress.runs.run import CARD, EVALUATION, RECIPE, WEIGHTS, Run, open_run
 
@@ -50,6 +51,11 @@ class Entry:
     history: tuple[Epoch, ...] = ()
     recipe: str | None = None
     faults: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> str | None:
+        """The level that its figures are of; none of a model without levels."""
+        return None if self.evaluation is None else self.evaluation.level
 
     @property
     def finished(self) -> bool:
@@ -94,6 +100,11 @@ def read_entries(places: Sequence[str]) -> Selection:
 
 def _read(place: str) -> Entry:
     """Raises: SettingsError, ModelError, where the argument is neither a run nor an evaluation."""
+    path, level = split_level(place.removeprefix("run:"))
+    if level is not None and isfile(path / CARD):
+        raise SettingsError(
+            f"{place}: a run is shown at all its levels; give {path}, or FILE of `buttress evaluate {place} --out FILE`"
+        )
     path = Path(place.removeprefix("run:"))
     if place.startswith("run:") or isdir(path):
         return _of_run(place, path)
@@ -142,7 +153,7 @@ def _other_weights(evaluation: Evaluation, run: Run) -> bool:
 def _run_of(evaluation: Evaluation) -> tuple[Run | None, tuple[str, ...]]:
     """The run that was evaluated, where it is still there."""
     model = evaluation.settings.get("model")
-    folder = Path(model.removeprefix("run:")) if isinstance(model, str) else Path("?")
+    folder, _ = split_level(model.removeprefix("run:") if isinstance(model, str) else "?")
     if not isfile(folder / CARD):
         return None, ()
     try:
@@ -191,10 +202,11 @@ def _epoch(line: dict[str, Any], place: str) -> Epoch:
 
 
 def _short(evaluation: Evaluation | None, run: Run | None) -> str:
-    """What people call the model: the run's folder, or timm's name."""
-    if run is not None:
-        return run.path.name or run.path.resolve().name
+    """What people call the model: the run's folder, with the level where one was asked for, or timm's name."""
     model = None if evaluation is None else evaluation.settings.get("model")
+    if run is not None:
+        _, level = split_level(model) if isinstance(model, str) else ("", None)
+        return (run.path.name or run.path.resolve().name) + (f"@{level}" if level else "")
     if not isinstance(model, str) or not model:
         return "model" if evaluation is None else evaluation.file.stem
     if model.startswith("timm:"):

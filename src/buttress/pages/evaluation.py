@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,23 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AtLevel:
+    """An elastic model at one of its levels: its figures, top1 with a value among them, and what it costs there.
+
+    Args:
+        level: by name.
+        figures: key -> figure.
+        parameters, bytes, macs: of an image; none where they are not told.
+    """
+
+    level: str
+    figures: Mapping[str, Figure]
+    parameters: int | None
+    bytes: int | None
+    macs: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """What one document tells.
 
@@ -52,6 +69,20 @@ class Evaluation:
     def value(self, key: str) -> float | None:
         """The value of a figure, none where it is not told or has no meaning."""
         return self.figures[key].value if key in self.figures else None
+
+    @property
+    def levels(self) -> Sequence[AtLevel]:
+        """Those of an elastic model, the default first; none of another one."""
+        told: Sequence[AtLevel] = self.details.get("levels", ())
+        return told
+
+    @property
+    def level(self) -> str | None:
+        """The level that `figures` are of; none of a model without levels."""
+        told = self.settings.get("level")
+        if self.levels:
+            return self.levels[0].level
+        return told if isinstance(told, str) else None
 
     @property
     def images(self) -> tuple[str, ...] | None:
@@ -232,6 +263,23 @@ def _slices(value: Any, place: str) -> list[dict[str, Any]]:
     return found
 
 
+def _levels(value: Any, place: str) -> list[AtLevel]:
+    found: list[AtLevel] = []
+    for number_, entry in enumerate(_entries(value, place)):
+        here, level = f"{place}[{number_}]", entry.get("level")
+        if not isinstance(level, str) or level in [each.level for each in found]:
+            raise SettingsError(f"{here}.level is {_shown(level)}, not a name of its own")
+        figures = figures_from(entry.get("figures"), f"{here}.figures")
+        if "top1" not in figures or figures["top1"].value is None:
+            raise SettingsError(f"{here}.figures: top1 has no value")
+        costs = {
+            name: None if entry.get(name) is None else _count(entry[name], f"{here}.{name}")
+            for name in ("parameters", "bytes", "macs")
+        }
+        found.append(AtLevel(level=level, figures=figures, **costs))
+    return found
+
+
 def _loose(value: Any) -> Figure | str:
     """A figure where it is one, else the words that stand there."""
     if isinstance(value, dict) and "value" in value:
@@ -247,6 +295,7 @@ _DETAILS: dict[str, Callable[[Any, str], Any]] = {
     "confused": _confused,
     "cost": _cost,
     "slices": _slices,
+    "levels": _levels,
 }
 
 

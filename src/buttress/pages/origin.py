@@ -10,6 +10,7 @@ from buttress.pages.entry import Entry
 from buttress.pages.evaluation import Evaluation
 from buttress.pages.text import count
 from buttress.runs.run import RECIPE, WEIGHTS
+from buttress.terminal import number
 
 SOME_IMAGES = "folder:photos/val"
 
@@ -100,6 +101,7 @@ def _evaluation_facts(entry: Entry) -> list[tuple[str, str]]:
         ("evaluated on", _data(told.data)),
         ("fingerprint", str(told.data.get("fingerprint", ""))[:16]),
         ("input", _input(told)),
+        ("level", _level(told)),
         ("corrupted images", _part(told)),
         ("mCE in units of", str(told.settings.get("baseline") or "")),
     ]
@@ -109,6 +111,13 @@ def _input(told: Evaluation) -> str:
     size, classes = told.settings.get("size"), told.settings.get("classes_scored")
     crop = ", crop chosen by content" if told.settings.get("consistent_crops") is True else ""
     return f"{size} pixels, {classes} classes{crop}"
+
+
+def _level(told: Evaluation) -> str:
+    if told.level is None:
+        return ""
+    others = len(told.levels) - 1
+    return told.level + (f", and {number(others, 'other')}" if others > 0 else "")
 
 
 def _part(told: Evaluation) -> str:

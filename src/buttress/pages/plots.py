@@ -67,7 +67,14 @@ def risk_svg(lines: Sequence[Line]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """A model in a plane: `x` above 0, `y` with its interval, and the words that hovering shows."""
+    """A model in a plane, or one of its levels: `x` above 0, `y` with its interval, and the words that hovering shows.
+
+    Args:
+        key: the letter that stands for the model; points that share it are joined by a line.
+        series: its colour, 1 to 8.
+        level: of an elastic model.
+        lettered: whether the letter stands beside it.
+    """
 
     key: str
     series: int
@@ -76,6 +83,8 @@ class Point:
     low: float | None
     high: float | None
     words: str
+    level: str | None = None
+    lettered: bool = True
 
 
 def lines_svg(lines: Sequence[Line], *, what: str, xlabel: str, ylabel: str) -> str:
@@ -121,7 +130,7 @@ def scatter_svg(
     """Models in a plane with a logarithmic x, and the front of those that no other beats in both.
 
     Args:
-        points: at least one.
+        points: at least one; of an elastic model one for each level.
         front: those on the front, by ascending x.
         what: what the plot shows, for those who do not see it.
         xlabel, ylabel: of the axes.
@@ -141,6 +150,8 @@ def scatter_svg(
             axes.plot(
                 [each.x for each in front], [each.y for each in front], color=_QUIET, drawstyle="steps-post", lw=1.2
             )
+        for key in dict.fromkeys(each.key for each in points):
+            _join(axes, [each for each in points if each.key == key])
         for place, each in enumerate(points):
             _draw_point(axes, each, f"point-{place}", left=_crowded(each, points[:place], points))
         smallest, largest = min(each.x for each in points), max(each.x for each in points)
@@ -157,22 +168,33 @@ def scatter_svg(
     return text
 
 
+def _join(axes: Any, levels: Sequence[Point]) -> None:
+    """A line through the levels of a model, by x."""
+    in_order = sorted(levels, key=lambda each: (each.x, each.y))
+    colour = _SERIES[levels[0].series - 1]
+    axes.plot([each.x for each in in_order], [each.y for each in in_order], color=colour, linewidth=1.4)
+
+
 def _draw_point(axes: Any, point: Point, gid: str, *, left: bool) -> None:
     colour = _SERIES[point.series - 1]
     if point.low is not None and point.high is not None:
         axes.plot([point.x, point.x], [point.low, point.high], color=colour, linewidth=1, alpha=0.6)
-    (drawn,) = axes.plot([point.x], [point.y], "o", ms=9, color=colour, markeredgecolor=_PAPER)
+    size = 9 if point.lettered else 6.5
+    (drawn,) = axes.plot([point.x], [point.y], "o", ms=size, color=colour, markeredgecolor=_PAPER)
     drawn.set_gid(gid)
+    if not point.lettered:
+        return
     place: dict[str, Any] = {"xytext": (-7, 5), "ha": "right"} if left else {"xytext": (7, 5)}
     axes.annotate(point.key, (point.x, point.y), textcoords="offset points", color=colour, fontweight="bold", **place)
 
 
 def _crowded(point: Point, before: Sequence[Point], points: Sequence[Point]) -> bool:
     """Whether a point lies so near to one before it that their letters would hide one another."""
+    lettered = [each for each in before if each.lettered]
     width = max(math.log(each.x) for each in points) - min(math.log(each.x) for each in points)
     height = max(each.y for each in points) - min(each.y for each in points)
     return any(
-        abs(math.log(point.x / each.x)) <= 0.06 * width and abs(point.y - each.y) <= 0.06 * height for each in before
+        abs(math.log(point.x / each.x)) <= 0.06 * width and abs(point.y - each.y) <= 0.06 * height for each in lettered
     )
 
 

@@ -12,8 +12,10 @@ from buttress.pages.confusions import Album, confusions
 from buttress.pages.corruptions import corruptions_of, differences, heat_map
 from buttress.pages.entry import Entry, Selection
 from buttress.pages.kinds import KINDS, Kind, short_seconds
+from buttress.pages.levels import level_tables
 from buttress.pages.origin import evaluate_command, facts, resume_command, train_command, versions_of
-from buttress.pages.plots import Line, Point, lines_svg, reliability_svg, risk_svg, scatter_svg
+from buttress.pages.plots import Line, lines_svg, reliability_svg, risk_svg
+from buttress.pages.scatters import is_costed, scatters
 from buttress.pages.table import (
     Difference,
     comparable,
@@ -52,16 +54,6 @@ class Plot:
 
     caption: str
     svg: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scatter:
-    """Top-1 against one kind of cost: the plot; by key of the models in it their costs; who is on the front."""
-
-    kind: Kind
-    svg: str
-    costs: dict[str, str]
-    front: frozenset[str]
 
 
 def write_report(selection: Selection, out: Path) -> None:
@@ -111,7 +103,8 @@ def page_content(selection: Selection) -> dict[str, Any]:
         "shifts": _shifts(entries),
         "scatters": (planes := scatters(entries, baseline)),
         "in_planes": [each for each in entries if any(each.key in plane.costs for plane in planes)],
-        "uncosted": _missing(entries, _costed, full=True),
+        "uncosted": _missing(entries, is_costed, full=True),
+        "level_tables": level_tables(entries, planes),
         "costs": [(each, cost) for each in entries if (cost := _detail(each, "cost"))],
         "curves": training_plots(entries),
         "untrained": [each for each in entries if not each.history],
@@ -159,39 +152,6 @@ def lead(selection: Selection) -> str:
     if baseline is not None:
         against = f"; the baseline is {baseline.name}"
     return f"{number(len(entries), 'model')}{where}{against}."
-
-
-def pareto_front(candidates: Sequence[Point]) -> list[Point]:
-    """Those that no other beats: none has at most their x and at least their y, and one of both better. By x."""
-    front: list[Point] = []
-    for each in sorted(candidates, key=lambda point: (point.x, -point.y)):
-        if not front or each.y > front[-1].y:
-            front.append(each)
-    return front
-
-
-def scatters(entries: Sequence[Entry], baseline: Entry | None) -> list[Scatter]:
-    """Top-1 against parameters, multiply-adds and latency, where known.
-
-    Only models that were scored on the same images stand in one plane.
-    """
-    found = []
-    for key in ("parameters", "macs", "latency"):
-        having = [each for each in entries if _cost_of(each, key) and _scored(each)]
-        if having:
-            found.append(_scatter(KINDS[key], having, baseline))
-    return found
-
-
-def _scatter(kind: Kind, having: Sequence[Entry], baseline: Entry | None) -> Scatter:
-    first = baseline if baseline is not None and baseline in having else having[0]
-    alike = [each for each in having if each is first or _same_plane(kind, each, first)]
-    drawn = [_point(kind, each) for each in alike]
-    front = pareto_front(drawn)
-    what = f"top-1 against {kind.title}"
-    svg = scatter_svg(drawn, front, what=what, xlabel=kind.title, ylabel="top-1, %", tick=kind.text)
-    costs = {each.key: kind.text(point.x) for each, point in zip(alike, drawn, strict=True)}
-    return Scatter(kind=kind, svg=svg, costs=costs, front=frozenset(point.key for point in front))
 
 
 def training_plots(entries: Sequence[Entry]) -> list[Plot]:
@@ -313,32 +273,6 @@ def _figure_text(figure: Any) -> str:
 def _columns(slices: Sequence[Any]) -> list[str]:
     """What is told of any part of the images, in the order of the document."""
     return list(dict.fromkeys(name for each in slices for name in each["told"]))
-
-
-def _point(kind: Kind, entry: Entry) -> Point:
-    top1, cost = figure_of(entry, "top1"), _cost_of(entry, kind.key)
-    assert top1 is not None and top1.value is not None and cost is not None
-    words = f"{entry.name}: top-1 {points(top1.value)} %, {kind.title} {kind.text(cost)}"
-    low, high = _percent(top1.low), _percent(top1.high)
-    return Point(key=entry.key, series=entry.series, x=cost, y=100 * top1.value, low=low, high=high, words=words)
-
-
-def _same_plane(kind: Kind, entry: Entry, first: Entry) -> bool:
-    return comparable(KINDS["top1"], entry, first) and comparable(kind, entry, first)
-
-
-def _cost_of(entry: Entry, key: str) -> float | None:
-    """A cost that a logarithmic axis can show, none where it is not told."""
-    value = None if entry.evaluation is None else entry.evaluation.value(key)
-    return value if value is not None and 1e-12 < value < 1e18 else None
-
-
-def _costed(entry: Entry) -> bool:
-    return any(_cost_of(entry, key) for key in ("parameters", "bytes", "macs", "latency"))
-
-
-def _scored(entry: Entry) -> bool:
-    return entry.evaluation is not None and entry.evaluation.value("top1") is not None
 
 
 def _top1(entry: Entry) -> float:
