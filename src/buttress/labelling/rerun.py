@@ -119,13 +119,13 @@ def require_same_teachers(reinforcement: Reinforcement, members: Sequence[Teache
     """Refuse other teachers than those that made a reinforcement, in the card's order.
 
     Raises:
-        LabellingError: weights or source of one differ.
+        LabellingError: weights, level or source of one differ.
     """
     for was, member in zip(reinforcement.card.teachers, members, strict=True):
         now = member.describe()
-        if any(was.get(key) != now.get(key) for key in ("weights_sha256", "source_sha256")):
+        if any(was.get(key) != now.get(key) for key in ("weights_sha256", "level", "source_sha256")):
             raise LabellingError(
-                f"{member.spec.uri}: is not the teacher that made {reinforcement.path} (its weights or source differ); "
+                f"{member.spec.uri}: is not the teacher that made {reinforcement.path} (its weights, level or source differ); "
                 "name the right one by --teacher"
             )
 

@@ -147,9 +147,8 @@ def scatter_svg(
         axes = figure.subplots()
         axes.set_xscale("log")
         if len(front) > 1:
-            axes.plot(
-                [each.x for each in front], [each.y for each in front], color=_QUIET, drawstyle="steps-post", lw=1.2
-            )
+            x, y = zip(*((each.x, each.y) for each in front), strict=True)
+            axes.plot(x, y, color=_QUIET, drawstyle="steps-post", linestyle=(0, (4, 2)), linewidth=1.2)
         for key in dict.fromkeys(each.key for each in points):
             _join(axes, [each for each in points if each.key == key])
         for place, each in enumerate(points):

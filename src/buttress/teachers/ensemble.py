@@ -147,7 +147,8 @@ def _pairs(members: Sequence[Teacher]) -> Iterator[tuple[tuple[str, dict[str, An
 def _refuse_twins(members: Sequence[Teacher]) -> None:
     """One network twice is no ensemble, and comes easily: timm maps several old names to one model."""
     for (one, first), (other, second) in _pairs(members):
-        if one == other or (first["weights_sha256"] and first["weights_sha256"] == second["weights_sha256"]):
+        same = first["weights_sha256"] == second["weights_sha256"] and first.get("level") == second.get("level")
+        if one == other or (first["weights_sha256"] and same):
             raise ModelError(
                 f"{one} and {other} are the same teacher{' (equal weights_sha256)' if one != other else ''}; "
                 "name another one, or let one count more by --teacher-weights"

@@ -19,6 +19,7 @@ from buttress.models.load import LoadedModel, at_size
 from buttress.models.normalise import normalise
 from buttress.models.uri import parse_model_uri
 from buttress.teachers.classes import OF_TEACHER, choose_classes
+from buttress.weights.levels import Level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,10 +75,11 @@ class NetworkTeacher:
 
     def describe(self) -> dict[str, Any]:
         """What the card says of this teacher."""
-        loaded = self._loaded
+        loaded, named = self._loaded, parse_model_uri(self.spec.uri)
         return {
-            "uri": parse_model_uri(self.spec.uri).public,
+            "uri": named.public,
             "weights_sha256": loaded.weights_sha256,
+            **({} if named.level is None else {"level": str(Level.parse(named.level))}),  # of one file other answers
             "model": {"name": loaded.name, "kwargs": loaded.kwargs},
             "size": self.size,
             "mean": list(loaded.preprocessing.mean),
