@@ -12,6 +12,7 @@ from buttress.metrics.clean import clean_figures, main_figures
 from buttress.metrics.cost import measure
 from buttress.metrics.cost.counts import state_bytes
 from buttress.metrics.cost.measure import count_cost
+from buttress.metrics.cost.variants import eager
 from buttress.metrics.evaluate import Evaluation, figures_of
 from buttress.metrics.levels import score_levels
 from buttress.metrics.score import Scoring, score
@@ -86,7 +87,7 @@ def test_stored_bytes_are_the_size_where_they_are_known(tmp_path: Path, photos: 
     ]
     file = tmp_path / "run" / "model.safetensors"
     assert len({each.counts.macs for each in found}) == 1
-    monkeypatch.setattr(measure, "VARIANTS", {"eager": measure.VARIANTS["eager"]})
+    monkeypatch.setattr(measure, "VARIANTS", {"eager": eager})
     assert measure.measure_cost(at(run, levels[1]), weights_file=file, batch=1).bytes == 5_000
 
 
@@ -115,7 +116,7 @@ def test_a_network_that_nobody_can_count_has_no_multiply_accumulates() -> None:
             self.lstm = nn.LSTM(32, 3, batch_first=True)
 
         def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-            states, _ = self.lstm(images_BCHW.mean(1))
+            states: torch.Tensor = self.lstm(images_BCHW.mean(1))[0]
             return states[:, -1]
 
     found = count_cost(replace(loaded_model(), module=Recurrent()))

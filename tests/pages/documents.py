@@ -63,6 +63,21 @@ def costs(parameters: int, macs: int, latency: float) -> dict[str, Any]:
     }
 
 
+def level(name: str, top1: float, *, bytes: int | None, macs: int | None) -> dict[str, Any]:
+    """An entry of `details.levels` of a million parameters."""
+    figures = {"top1": figure(top1, 0.02), "nll": figure(2 - top1, 0.05), "ece": figure(0.1 * top1, 0.01)}
+    return {"level": name, "figures": figures, "parameters": 10**6, "bytes": bytes, "macs": macs}
+
+
+def elastic(model: str, levels: list[dict[str, Any]], **changed: Any) -> dict[str, Any]:
+    """An evaluation of an elastic run, at the first of its levels."""
+    first = levels[0]
+    document = evaluation(model, first["figures"]["top1"]["value"], **changed)
+    document["settings"]["level"] = first["level"]
+    document["details"]["levels"] = levels
+    return document
+
+
 def write(path: Path, document: Any) -> str:
     """Write a document; its path as a user would give it."""
     path.write_text(json.dumps(document))

@@ -125,8 +125,8 @@ def require_same_teachers(reinforcement: Reinforcement, members: Sequence[Teache
         now = member.describe()
         if any(was.get(key) != now.get(key) for key in ("weights_sha256", "level", "source_sha256")):
             raise LabellingError(
-                f"{member.spec.uri}: is not the teacher that made {reinforcement.path} (its weights, level or source differ); "
-                "name the right one by --teacher"
+                f"{member.spec.uri}: is not the teacher that made {reinforcement.path} (its weights, level or source "
+                "differ); name the right one by --teacher"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -149,8 +150,9 @@ def scatter_svg(
         if len(front) > 1:
             x, y = zip(*((each.x, each.y) for each in front), strict=True)
             axes.plot(x, y, color=_QUIET, drawstyle="steps-post", linestyle=(0, (4, 2)), linewidth=1.2)
-        for key in dict.fromkeys(each.key for each in points):
-            _join(axes, [each for each in points if each.key == key])
+        for key, times in Counter(each.key for each in points).items():
+            if times > 1:
+                _join(axes, [each for each in points if each.key == key])
         for place, each in enumerate(points):
             _draw_point(axes, each, f"point-{place}", left=_crowded(each, points[:place], points))
         smallest, largest = min(each.x for each in points), max(each.x for each in points)
