@@ -57,9 +57,11 @@ def test_every_level_is_scored_once_the_default_first(tmp_path: Path, photos: Pa
         assert each.counts == count_cost(alone)
         assert set(each.details()) == {"level", "figures", "parameters", "bytes", "macs"}
     assert len({each.figures["nll"]["value"] for each in found}) == 5
-    plain = loaded_model().module
-    assert found[0].counts.parameters == sum(each.numel() for each in plain.parameters())
-    assert found[0].counts.bytes == sum(each.numel() * each.element_size() for each in plain.state_dict().values())
+    plain = loaded_model()
+    assert found[0].counts.bytes == default.stored_bytes is not None
+    assert found[0].counts.parameters == sum(each.numel() for each in plain.module.parameters())
+    tensors = plain.module.state_dict().values()
+    assert count_cost(plain).bytes == sum(each.numel() * each.element_size() for each in tensors)
 
 
 def test_a_run_without_levels_has_nothing_to_tell(tmp_path: Path, photos: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from buttress.pages.entry import Selection, read_entries
 from buttress.pages.evaluation import read_evaluation
 from buttress.pages.kinds import KINDS
 from buttress.pages.levels import level_tables
-from buttress.pages.origin import evaluate_command, facts
+from buttress.pages.origin import evaluate_command, facts, resume_command, train_command
 from buttress.pages.plots import Point, scatter_svg
 from buttress.pages.report import page_content, write_report
 from buttress.pages.scatters import Scatter, is_costed, scatters
@@ -173,6 +174,17 @@ def test_a_level_by_itself_is_one_point_under_its_name(tmp_path, monkeypatch):
     with pytest.raises(SettingsError, match="is shown at all its levels; give runs/net, or FILE of"):
         read_entries(["run:runs/net@keep=0.25"])
     assert read_evaluation(Path("one.json")).levels == ()
+
+
+def test_a_compressed_run_is_made_again_by_compress(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, finished in (("runs/whole", True), ("runs/half", False)):
+        card = json.loads((make_run(Path(name), finished=finished) / "run.json").read_text())
+        write(Path(name, "run.json"), {**card, "methods": [{"name": "lcs", "settings": {}}]})
+    whole, half = read_entries(["runs/whole", "runs/half"]).entries
+    assert train_command(whole) == "buttress compress --recipe runs/whole/recipe.yaml --out NEW_FOLDER"
+    assert resume_command(half) == "buttress compress --recipe runs/half/recipe.yaml --resume --out runs/half"
+    assert dict(facts(whole))["method"] == "lcs"
 
 
 @pytest.fixture(scope="module")

@@ -52,15 +52,21 @@ def resume_command(entry: Entry) -> str:
     recipe = ["--recipe", str(folder / RECIPE)] if entry.recipe is not None else []
     if _of_rounds(entry):
         return shlex.join(["buttress", "refine", *recipe, "--out", str(folder.parent)])
-    return shlex.join(["buttress", "train", *recipe, "--resume", "--out", str(folder)])
+    return shlex.join(["buttress", _verb(entry), *recipe, "--resume", "--out", str(folder)])
 
 
 def train_command(entry: Entry) -> str | None:
     """The command that trains the run again; none where no recipe is known."""
     if entry.run is None or entry.recipe is None:
         return None
-    verb = "refine" if _of_rounds(entry) else "train"
-    return shlex.join(["buttress", verb, "--recipe", str(entry.run.path / RECIPE), "--out", "NEW_FOLDER"])
+    return shlex.join(["buttress", _verb(entry), "--recipe", str(entry.run.path / RECIPE), "--out", "NEW_FOLDER"])
+
+
+def _verb(entry: Entry) -> str:
+    """The command that a run is of."""
+    if _of_rounds(entry):
+        return "refine"
+    return "compress" if entry.run is not None and entry.run.methods else "train"
 
 
 def _of_rounds(entry: Entry) -> bool:
@@ -133,6 +139,7 @@ def _run_facts(entry: Entry) -> list[tuple[str, str]]:
     done = entry.history[-1].epoch if entry.history else 0
     return [
         ("run", str(run.path)),
+        ("method", ", ".join(str(told.get("name")) for told in run.methods)),
         ("trained on", _data(run.data)),
         ("reinforcement", (run.reinforcement or "none")[:16]),
         ("epochs", f"{done} of {epochs}" + ("" if run.finished else f", unfinished: no {WEIGHTS} yet")),
