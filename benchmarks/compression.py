@@ -62,12 +62,13 @@ ARMS: dict[str, MethodSettings | None] = {
     "subspace": SubspaceSettings(),
     "lcs-line": LcsSettings(kind="line"),
     "lcs-width": LcsSettings(level="width"),
+    "lcs-point-group": LcsSettings(norm="group"),
 }
 BOTH = ("hard", "store")
 WANTED = {  # arm -> what it is trained on; noise = hard labels of which a fifth is wrong
     **dict.fromkeys(("plain", "dkm-2", "dkm-1", "lcs-point", "subspace"), BOTH),
     **{f"target-{keep:g}": ("store",) for keep in KEEPS[1:]},
-    **dict.fromkeys(("lcs-line", "lcs-width"), ("store",)),
+    **dict.fromkeys(("lcs-line", "lcs-width", "lcs-point-group"), ("store",)),
 }
 
 
