@@ -402,6 +402,8 @@ def an_example(argument):
     examples = {"TEXT": "x", "INT": "1", "NUMBER": "0.5", "PATH": "p", "true|false": "true", "[INT,...]": "[1]"}
     examples["[NUMBER,...]"] = "0.5,2"
     examples["[tensorboard|wandb|mlflow,...]"] = "[tensorboard,mlflow]"
+    if argument.key == "subspace.corners":
+        return "2"
     name = type_name(argument.type)
     return examples.get(name, name.split("|")[0])
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tests.commands.test_commands import said
 
-import buttress as bt
 from buttress.cli import main
 from buttress.runs.run import COMPRESSION, open_run
+from buttress.weights.levels import move
 
 TRAIN = ["--size", "32", "--epochs", "2", "--batch", "8", "--workers", "0"]
 
@@ -69,7 +69,7 @@ def test_the_result_is_a_run_that_is_built_again_as_it_was_trained(made, method)
     images = torch.randn(2, 3, 32, 32)
     for level in run.levels() or (None,):
         if level is not None:
-            bt.set_level(loaded.module, **{level.kind: level.value})
+            move(loaded.module, level)
         plain = run.load_model(level)
         with torch.no_grad():
             wanted = loaded.module.eval()(images)
@@ -109,7 +109,7 @@ def test_a_finished_run_is_left_alone(made, capsys):
     assert f"{made}/dkm: was started with other settings: dkm, lcs, method (dkm there, lcs asked for)" in line
     code, line = said(capsys, [*words, "--dkm.tau", "0.5", "--resume"])
     assert code == 2
-    assert "other settings: dkm.tau (0.04 there, 0.5 asked for)" in line
+    assert "other settings: dkm.tau (None there, 0.5 asked for)" in line
     assert (made / "dkm" / "model.safetensors").read_bytes() == before
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ def batches():
 
 def test_statistics_are_the_mean_of_those_of_the_batches():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, momentum=0.3), nn.Dropout(0.5))
+    model: Any = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, momentum=0.3), nn.Dropout(0.5))
     model[1].running_mean.fill_(9.0)
     model.train()
     model[2].eval()
@@ -27,13 +29,13 @@ def test_statistics_are_the_mean_of_those_of_the_batches():
 
 def test_dropout_takes_no_part():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm2d(3)).train()
+    model: Any = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm2d(3)).train()
     reestimate_batch_norm(model, batches()[:1])
     torch.testing.assert_close(model[1].running_mean, batches()[0].mean((0, 2, 3)))
 
 
 def test_at_most_so_many_batches_and_none_of_one_image():
-    model = nn.Sequential(nn.BatchNorm2d(3))
+    model: Any = nn.Sequential(nn.BatchNorm2d(3))
     lone = torch.full((1, 3, 4, 4), 100.0)
     assert reestimate_batch_norm(model, [lone, *batches()], batches=2) == 2
     torch.testing.assert_close(model[0].running_mean, torch.stack([b.mean((0, 2, 3)) for b in batches()[:2]]).mean(0))
@@ -49,7 +51,7 @@ def test_a_model_without_batch_norm_reads_nothing():
 
 
 def test_modes_come_back_also_when_a_batch_fails():
-    model = nn.Sequential(nn.BatchNorm2d(3)).eval()
+    model: Any = nn.Sequential(nn.BatchNorm2d(3)).eval()
     with pytest.raises(RuntimeError):
         reestimate_batch_norm(model, [torch.zeros(2, 4, 4, 4)])
     assert not model[0].training

@@ -1,3 +1,5 @@
+from typing import Any
+
 import timm
 import torch
 from torch import nn
@@ -6,7 +8,7 @@ from buttress.weights.sites import classifier_of, sites
 
 
 def test_every_convolution_linear_layer_and_norm_is_found_in_order():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Linear(4, 2))
+    model: Any = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Linear(4, 2))
     told = [(site.full_name, site.kind) for site in sites(model)]
     assert told == [
         ("0.weight", "conv"),
@@ -20,7 +22,7 @@ def test_every_convolution_linear_layer_and_norm_is_found_in_order():
 
 def test_timms_own_layers_are_found():
     for name in ("test_resnet", "test_efficientnet", "test_vit", "test_convnext", "test_nfnet", "test_byobnet"):
-        model = timm.create_model(name, num_classes=5)
+        model: Any = timm.create_model(name, num_classes=5)
         found = {id(site.parameter) for site in sites(model)}
         missed = [n for n, p in model.named_parameters() if id(p) not in found]
         # positions, tokens, scales and gains: parameters of no layer
@@ -33,7 +35,7 @@ def test_a_parametrized_tensor_is_still_a_site_and_can_be_baked():
         def forward(self, w):
             return 2 * w
 
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model: Any = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     plain = [site.parameter for site in sites(model)]
     before = model[0].weight.detach().clone()
     for site in sites(model):

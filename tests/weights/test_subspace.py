@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from typing import Any
 
 import pytest
 import timm
@@ -24,7 +25,7 @@ from buttress.weights.levels import Level, levelled, of_level, set_level
 from buttress.weights.settings import SubspaceSettings
 from buttress.weights.subspace import Subspace
 
-KINDS = {"line": (0.3,), "curve": (0.3,), "simplex": (0.2, 0.5)}
+KINDS: dict[Any, tuple[float, ...]] = {"line": (0.3,), "curve": (0.3,), "simplex": (0.2, 0.5)}
 
 
 def prepared(model, **settings):
@@ -59,7 +60,8 @@ def test_a_weight_is_the_papers_blend_of_its_corners(kind):
 
 @given(st.floats(0, 1))
 def test_coefficients_sum_to_one(a):
-    for kind, point in (("line", (a,)), ("curve", (a,)), ("simplex", (a / 2, a / 3))):
+    points: dict[Any, tuple[float, ...]] = {"line": (a,), "curve": (a,), "simplex": (a / 2, a / 3)}
+    for kind, point in points.items():
         assert sum(blend(kind, point)) == pytest.approx(1)
         assert min(blend(kind, point)) >= 0
     assert blend("curve", (0.0,)) == (1, 0, 0) and blend("curve", (1.0,)) == (0, 1, 0)
@@ -82,7 +84,7 @@ def test_gradients_reach_every_corner(kind):
 
 @pytest.mark.parametrize("pair", [(0, 1), (0, 2), (2, 1)])
 def test_the_regulariser_is_one_cosine_of_all_weights(pair):
-    model = network()
+    model: Any = network()
     prepared(model, kind="curve")
     both = []
     for number in pair:
@@ -91,8 +93,8 @@ def test_the_regulariser_is_one_cosine_of_all_weights(pair):
             each = layer.parametrizations.weight
             found.append((each.original if number == 0 else each[0].others[number - 1]).detach().double().flatten())
         both.append(torch.cat(found))
-    wanted = nn.functional.cosine_similarity(*both, dim=0) ** 2
-    value = squared_cosine(model, *pair, kinds=("conv", "linear"))
+    wanted = nn.functional.cosine_similarity(both[0], both[1], dim=0) ** 2
+    value = squared_cosine(model, pair[0], pair[1], kinds=("conv", "linear"))
     assert value.item() == pytest.approx(float(wanted), rel=1e-5)
     value.backward()
     first = model[0].parametrizations.weight
@@ -102,7 +104,7 @@ def test_the_regulariser_is_one_cosine_of_all_weights(pair):
 
 
 def test_the_regulariser_has_the_gradient_of_its_formula():
-    model = network().double()
+    model: Any = network().double()
     prepared(model)
     corners = [p for layer in (model[0], model[6]) for p in layer.parametrizations.weight.parameters()]
     assert len(corners) == 4
@@ -117,7 +119,7 @@ def test_the_regulariser_has_the_gradient_of_its_formula():
 
 
 def test_the_first_corner_is_the_plain_model():
-    model = network().eval()
+    model: Any = network().eval()
     before = model(images())
     prepared(model, kind="simplex", corners=4)
     for _, part in levelled(model, "at"):
@@ -129,7 +131,7 @@ def test_the_first_corner_is_the_plain_model():
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"])
 def test_a_materialised_point_has_the_same_logits_and_is_plain(name):
     torch.manual_seed(0)
-    plain = timm.create_model(name, num_classes=7)
+    plain: Any = timm.create_model(name, num_classes=7)
     names = list(plain.state_dict())
     method = prepared(plain, kind="line")
     method.before_evaluation(plain, batches(2, 4, plain.default_cfg["input_size"][-1]), last=True)
@@ -142,11 +144,11 @@ def test_a_materialised_point_has_the_same_logits_and_is_plain(name):
         torch.testing.assert_close(plain(inputs), wanted, rtol=1e-5, atol=1e-5)
     assert list(plain.state_dict()) == names
     assert not any(isinstance(m, (Interpolated, parametrize.ParametrizationList)) for m in plain.modules())
-    assert type(plain.state_dict) is not None and type(plain.get_classifier()) is nn.Linear
+    assert type(plain.get_classifier()) is nn.Linear
 
 
 def test_whole_and_layerwise_draws():
-    model = network()
+    model: Any = network()
     generator = torch.Generator().manual_seed(3)
     method = prepared(model)
     seen = []
@@ -156,7 +158,7 @@ def test_whole_and_layerwise_draws():
         assert all(torch.equal(each, told[0]) for each in told)
         seen.append(float(told[0][1]))
     assert 0.42 < sum(seen) / 200 < 0.58 and min(seen) < 0.05 and max(seen) > 0.95
-    other = network()
+    other: Any = network()
     method = prepared(other, draw="layer")
     method.before_step(0, 1, generator)
     points = {
@@ -168,15 +170,15 @@ def test_whole_and_layerwise_draws():
 
 def test_a_simplex_is_drawn_evenly():
     """Exponentials over their sum are Dirichlet(1, 1, 1): each weight has mean 1/3 and variance 1/18."""
-    model = network()
+    model: Any = network()
     method = prepared(model, kind="simplex")
     generator = torch.Generator().manual_seed(0)
     part = next(part for _, part in levelled(model, "at") if isinstance(part, Interpolated))
-    drawn = []
+    told = []
     for step in range(1500):
         method.before_step(step, 1500, generator)
-        drawn.append(part.coefficients.clone())
-    drawn = torch.stack(drawn)
+        told.append(part.coefficients.clone())
+    drawn = torch.stack(told)
     assert torch.allclose(drawn.mean(0), torch.full((3,), 1 / 3), atol=0.02)
     assert torch.allclose(drawn.var(0), torch.full((3,), 1 / 18), atol=0.006)
     assert method.midpoint == pytest.approx((1 / 3, 1 / 3))
@@ -194,7 +196,7 @@ def test_a_corner_from_scratch_is_another_draw_of_the_same_init():
 
 
 def test_statistics_are_kept_for_every_point():
-    model = network()
+    model: Any = network()
     method = prepared(model)
     method.before_evaluation(model, batches(), last=True)
     for a in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -227,7 +229,7 @@ def test_levels_outside_are_refused(kind, level, message):
 
 
 def test_what_cannot_be_acted_on_is_refused():
-    model = network()
+    model: Any = network()
     prepared(model)
     with pytest.raises(ModelError, match=r"subspace: 0.weight is parametrized already; a model takes one method"):
         prepared(model)
@@ -284,7 +286,7 @@ def test_a_resumed_training_gives_the_same_bits(tmp_path, engine):
 
 
 def test_a_moving_average_follows():
-    model = network()
+    model: Any = network()
     plain = frozenset(name for name, _ in model.named_buffers())
     prepared(model)
     average = Ema(model, plain, 0.5)

@@ -164,7 +164,7 @@ def require_same_settings(path: Path, stored: JSON, current: JSON) -> None:
         told = ", ".join(name + _values(_at(stored, name), _at(current, name)) for name in names)
         raise TrainingError(
             f"{path}: was started with other settings: {told}; resume with the same, choose another --out, or, of "
-            "buttress train, add --other-settings to go on with these"
+            "buttress train and compress, add --other-settings to go on with these"
         )
 
 
