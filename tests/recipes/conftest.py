@@ -21,9 +21,11 @@ class Twins:
 
     def run(self, name: str) -> Path:
         """The run folder of the smoke twin of recipe `name`."""
-        for line in read_header(shipped_path(f"{name}.smoke")).before:
+        header = read_header(shipped_path(f"{name}.smoke"))
+        for line in header.before:
             self._once(line)
-        self._once(f"buttress train --recipe {name}.smoke --out runs/{name}.smoke")
+        verb = header.command.split()[header.command.split().index("buttress") + 1]
+        self._once(f"buttress {verb} --recipe {name}.smoke --out runs/{name}.smoke")
         return self.folder / "runs" / f"{name}.smoke"
 
     def _once(self, line: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from buttress.cli import main, recipe_words, settings
+from buttress.commands.compress import compress
 from buttress.commands.reinforce import reinforce
 from buttress.commands.train import train
 from buttress.errors import SettingsError
@@ -21,7 +22,7 @@ from buttress.training.replay import as_recipe
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "recipes.jsonl"
 NAMES = shipped_names()
-VERBS: dict[str, Callable[..., object]] = {"reinforce": reinforce, "train": train}
+VERBS: dict[str, Callable[..., object]] = {"compress": compress, "reinforce": reinforce, "train": train}
 
 
 def test_there_are_recipes_and_each_has_its_twin():
@@ -32,31 +33,42 @@ def test_there_are_recipes_and_each_has_its_twin():
 
 def words_of(name: str) -> list[tuple[str, str]]:
     """Flag and value of everything that a recipe says."""
-    words = recipe_words(shipped_path(name), arguments_of(train))
+    words = recipe_words(shipped_path(name), arguments_of(VERBS[verb_of(name)]))
+    if "--" in words:
+        nouns = words[words.index("--") + 1 :]
+        words = [*words[: words.index("--")], *(f"--run={noun}" for noun in nouns)]
     parts = (word.removeprefix("--").partition("=") for word in words)
     return [(flag.replace("-", "_"), value) for flag, _, value in parts]
+
+
+def verb_of(name: str) -> str:
+    """The command that a recipe is of."""
+    words = read_header(shipped_path(name)).command.split()
+    return words[words.index("buttress") + 1]
 
 
 @pytest.mark.parametrize("name", [each + end for each in NAMES for end in ("", ".smoke")])
 def test_a_header_says_all_and_names_its_own_command(name):
     header = read_header(shipped_path(name))
-    launcher, _, given = header.command.partition("buttress train ")
+    verb = verb_of(name)
+    launcher, _, given = header.command.partition(f"buttress {verb} ")
     assert launcher == "" or launcher.startswith("torchrun ")
     assert given.startswith(f"--recipe {name} ")
-    assert settings(train, shlex.split(given)) is not None
+    assert settings(VERBS[verb], shlex.split(given)) is not None
     assert header.minutes is None or header.minutes > 0
     for line in header.before:
-        program, verb, *words = shlex.split(line)
+        program, other, *words = shlex.split(line)
         assert program == "buttress"
-        assert settings(VERBS[verb], words) is not None
+        assert settings(VERBS[other], words) is not None
 
 
 @pytest.mark.parametrize("name", [each + end for each in NAMES for end in ("", ".smoke")])
 def test_R29_a_recipe_that_is_dumped_parses_back_equal(name, tmp_path):
-    given = settings(train, ["--recipe", name, "--out", "run"])
+    function = VERBS[verb_of(name)]
+    given = settings(function, ["--recipe", name, "--out", "run"])
     assert given is not None
     (tmp_path / "dumped.yaml").write_text(yaml.safe_dump(as_recipe(given)))
-    assert settings(train, ["--recipe", str(tmp_path / "dumped.yaml"), "--out", "run"]) == given
+    assert settings(function, ["--recipe", str(tmp_path / "dumped.yaml"), "--out", "run"]) == given
 
 
 @pytest.mark.parametrize("name", [each for each in NAMES if each.startswith("imagenet-")])
@@ -88,10 +100,11 @@ def numbered(flags: dict[str, str]) -> dict[str, str | float]:
 def test_a_smoke_twin_runs_and_trains_in_the_same_way(name, twins):
     """It differs in length, and in data and size where those of the recipe are not at hand."""
     whole, twin = (dict(words_of(each)) for each in (name, f"{name}.smoke"))
-    free = {"epochs", "reinforcement", "teacher"}
+    free = {"epochs", "reinforcement", "run", "teacher"}
     if whole["data"] != "digits":
         free |= {"data", "val", "size", "teacher_size", "workers", "evaluate_every"}
-        whole["model"] = whole["model"].split(".")[0]  # begins anew, not from the weights of a hub
+        if "model" in whole:
+            whole["model"] = whole["model"].split(".")[0]  # begins anew, not from the weights of a hub
     if name.startswith("imagenet-"):
         free |= {"model", "precision"}
     differing = {key for key in whole.keys() | twin.keys() if whole.get(key) != twin.get(key)}
