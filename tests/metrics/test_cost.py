@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import ModelError
-from buttress.metrics.cost import measure, variants
+from buttress.metrics.cost import measure, onnx_runtime, variants
 from buttress.metrics.cost.counts import multiply_accumulates, parameter_count, peak_activations, unseen_operations
 from buttress.metrics.cost.measure import Cost, Timing, measure_cost
 from buttress.metrics.cost.timing import RUNS, WARM_UP, median_of, seconds_of
@@ -61,7 +61,7 @@ def image(size: int = SIDE) -> Tensor:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few runs of everything, and no package for ONNX whatever is installed."""
     monkeypatch.setattr("buttress.metrics.cost.timing.LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(variants, "ONNX_PACKAGES", ("onnx_that_is_not_there", "onnxscript_neither"))
+    monkeypatch.setattr(onnx_runtime, "PACKAGES", ("onnx_that_is_not_there", "onnxscript_neither"))
 
 
 class Tied(nn.Module):
@@ -393,7 +393,7 @@ def test_an_export_that_fails_is_said_in_one_line(monkeypatch: pytest.MonkeyPatc
     def export(*_: Any, **__: Any) -> None:
         raise RuntimeError("Failed to export the model.\nThis is step 1/3") from ValueError("no such operator\nat all")
 
-    monkeypatch.setattr(variants, "ONNX_PACKAGES", ())
+    monkeypatch.setattr(onnx_runtime, "PACKAGES", ())
     monkeypatch.setattr("torch.onnx.export", export)
     cost = measure_cost(loaded(tiny().train()), weights_file=None, batch=2)
     said = {timing.not_measured for timing in cost.timings if timing.variant == "onnxruntime"}
@@ -403,7 +403,7 @@ def test_an_export_that_fails_is_said_in_one_line(monkeypatch: pytest.MonkeyPatc
 def test_onnx_runtime_answers_as_eager_does(monkeypatch: pytest.MonkeyPatch):
     for name in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(name)
-    monkeypatch.setattr(variants, "ONNX_PACKAGES", ("onnx", "onnxruntime", "onnxscript"))
+    monkeypatch.setattr(onnx_runtime, "PACKAGES", ("onnx", "onnxruntime", "onnxscript"))
     cost = measure_cost(loaded(tiny()), weights_file=None, batch=4)
     by_onnx = [timing for timing in cost.timings if timing.variant == "onnxruntime"]
     assert [(timing.batch, timing.agrees, timing.not_measured) for timing in by_onnx] == [
@@ -416,7 +416,7 @@ def test_a_full_disk_costs_one_line_and_not_the_evaluation(monkeypatch: pytest.M
     def full(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(variants, "find_spec", lambda _: True)
+    monkeypatch.setattr(onnx_runtime, "find_spec", lambda _: True)
     monkeypatch.setattr(torch.onnx, "export", full)
     lines = measure_cost(loaded(tiny()), weights_file=None, batch=2).details()
     assert {"torch.onnx.export fails (OSError: No space left on device)"} == {

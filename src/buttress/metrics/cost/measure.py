@@ -19,8 +19,9 @@ from buttress.metrics.cost.counts import (
     state_bytes,
     unseen_operations,
 )
+from buttress.metrics.cost.onnx_runtime import root_of
 from buttress.metrics.cost.timing import RUNS, WARM_UP, median_of, seconds_of
-from buttress.metrics.cost.variants import VARIANTS, NotMeasuredError, Way, device_name, root_of
+from buttress.metrics.cost.variants import VARIANTS, NotMeasuredError, Way, device_name
 from buttress.metrics.evaluate import evaluating
 from buttress.metrics.intervals import Figure, figure
 from buttress.metrics.score import evaluation_device

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
-from importlib.util import find_spec
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from buttress.metrics.cost.onnx_runtime import OnnxError, Session, missing_packages, root_of, to_onnx
 from buttress.metrics.evaluate import evaluating
-
-ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 class NotMeasuredError(Exception):
@@ -86,33 +82,24 @@ def _why_not_compiled(failure: RuntimeError) -> str:
     return f"torch.compile fails ({root_of(failure)})"
 
 
-def root_of(failure: BaseException) -> str:
-    """The first line of what an error came from: torch's own texts go on with advice to its developers."""
-    while failure.__cause__ is not None:
-        failure = failure.__cause__
-    lines = str(failure).strip().splitlines()
-    return f"{type(failure).__name__}: {lines[0]}" if lines else type(failure).__name__
-
-
 @contextmanager
 def onnxruntime(module: nn.Module, device: torch.device, size: int) -> Iterator[Way]:
     """Exported by `torch.onnx`, run by ONNX Runtime, on the processor with as many threads as torch."""
-    missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
-    if missing:
+    if missing := missing_packages():
         raise NotMeasuredError(f"pip install {' '.join(missing)}")
     with _folder() as folder:
         file = Path(folder, "model.onnx")
-        _export(module, size, file)
-        session = _session(file)
-        (name,) = [each.name for each in session.get_inputs()]
-
-        failures = _runtime_failures()
+        try:
+            to_onnx(module, size).save(file)
+            session = Session(file)
+        except OnnxError as failure:
+            raise NotMeasuredError(str(failure)) from failure
 
         def run(images_BCHW: Tensor) -> Tensor:
             try:
-                return torch.from_numpy(session.run(None, {name: images_BCHW.numpy()})[0])
-            except failures as failure:
-                raise NotMeasuredError(f"ONNX Runtime fails ({root_of(failure)})") from failure
+                return session(images_BCHW)
+            except OnnxError as failure:
+                raise NotMeasuredError(str(failure)) from failure
 
         yield Way(run, torch.device("cpu"))
 
@@ -123,60 +110,6 @@ def _folder() -> Iterator[str]:
         with TemporaryDirectory() as folder:
             yield folder
     except (ImportError, OSError) as failure:
-        raise NotMeasuredError(f"ONNX Runtime fails ({root_of(failure)})") from failure
-
-
-def _export(module: nn.Module, size: int, file: Path) -> None:
-    """Batches of any size; two images stand for them, as one would be taken for a constant."""
-    before, was_training = next(module.parameters()).device, module.training
-    try:
-        with _silence():
-            torch.onnx.export(
-                module.eval().cpu(),
-                (torch.zeros(2, 3, size, size),),
-                file,
-                dynamo=True,
-                dynamic_shapes=({0: "batch"},),
-                verbose=False,
-            )
-    except (RuntimeError, ImportError, OSError) as failure:  # all of the exporter's; packages at odds; a full disk
-        raise NotMeasuredError(f"torch.onnx.export fails ({root_of(failure)})") from failure
-    finally:
-        module.train(was_training).to(before)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """The exporter prints and logs whole graphs; what it has to say comes with its errors."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _runtime_failures() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's errors, which have no class in common but `Exception`."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    return tuple(each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception))
-
-
-def _session(file: Path) -> Any:
-    """
-    Raises:
-        NotMeasuredError: ONNX Runtime cannot run that file.
-    """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
-    try:
-        return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except _runtime_failures() as failure:
         raise NotMeasuredError(f"ONNX Runtime fails ({root_of(failure)})") from failure
 
 
