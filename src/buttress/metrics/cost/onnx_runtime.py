@@ -60,7 +60,7 @@ def to_onnx(module: nn.Module, size: int, *, opaque: Sequence[str] = ()) -> ONNX
     # two images stand for a batch: one would be taken for a constant
     try:
         with _silence():
-            return torch.onnx.export(
+            program = torch.onnx.export(
                 _WithWeights(module, opaque).eval() if opaque else module,
                 (torch.zeros(2, 3, size, size), *weights),
                 dynamo=True,
@@ -70,6 +70,8 @@ def to_onnx(module: nn.Module, size: int, *, opaque: Sequence[str] = ()) -> ONNX
                 opset_version=OPSET,
                 verbose=False,
             )
+            assert program is not None, "only a program that is written to a file is not returned"
+            return program
     except (RuntimeError, ImportError, OSError) as failure:  # all of the exporter's; packages at odds; a full disk
         raise OnnxError(f"torch.onnx.export fails ({root_of(failure)})") from failure
     finally:
