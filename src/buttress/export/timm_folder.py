@@ -11,12 +11,13 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from buttress.errors import ModelError
+from buttress.errors import ModelError, SettingsError
 from buttress.files import require_own_folder, write_atomic
 from buttress.models.load import LoadedModel
 from buttress.runs.run import RECIPE, WEIGHTS, Run
 
 UNKNOWN = "unknown"
+FILES = {".onnx": "onnx", ".pt2": "torch-export", ".safetensors": "safetensors"}
 
 
 def export_to_timm(run: Run, out: Path) -> None:
@@ -30,10 +31,16 @@ def export_to_timm(run: Run, out: Path) -> None:
 
     Raises:
         ModelError: the run is compressed.
-        SettingsError: `out` holds something already, or cannot be made.
+        SettingsError: `out` holds something already, cannot be made, or is named like a file of another format.
     """
     if run.methods:
-        raise ModelError(f"{run.path}: is compressed, and timm has no such layers; export a plain run")
+        raise ModelError(
+            f"{run.path}: is compressed, and timm has no such layers; use --format onnx, torch-export or safetensors"
+        )
+    if out.suffix in FILES:
+        raise SettingsError(
+            f"--out {out}: --format timm makes a folder; for such a file give --format {FILES[out.suffix]}"
+        )
     from timm.models import save_for_hf
 
     require_own_folder(out, lambda _: False, "the exported model")

@@ -123,6 +123,10 @@ class Run:
         """Write the weights atomically; tied tensors once. Equal weights give an equal file."""
         from buttress.models.weights_file import write_weights
 
+        write_weights(self.path / WEIGHTS, state_dict, self.metadata())
+
+    def metadata(self) -> dict[str, str]:
+        """What a file of its weights says of the model: architecture, input, classes, licence."""
         metadata = {
             "timm_model": self.model_name,
             "kwargs": json.dumps(self.model_kwargs, sort_keys=True),
@@ -132,7 +136,7 @@ class Run:
             metadata["license"] = self.licence
         if self.classes is not None:
             metadata["classes"] = json.dumps(self.classes, ensure_ascii=False)
-        write_weights(self.path / WEIGHTS, state_dict, metadata)
+        return metadata
 
     def load_model(self, level: Level | None = None) -> LoadedModel:
         """Build the model again and load its weights; one that methods act on comes as a plain network of this level.
