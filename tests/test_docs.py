@@ -91,12 +91,21 @@ def make_sure_labels(teacher: str) -> None:
     assert not main(["reinforce", "--source=folder:photos/train", *words, "--out=photos+"])
 
 
+def make_runs(teacher: str) -> None:
+    """A plain run, one of palettes and an elastic one."""
+    words = ["--data=folder:photos/train", *shlex.split(QUICK["train"])]
+    assert not main(["train", "--model=timm:test_resnet", *words, "--out=runs/a"])
+    assert not main(["compress", "runs/a", "--method=dkm", *words, "--out=runs/a-2bit"])
+    assert not main(["compress", "runs/a", "--method=subspace", *words, "--out=runs/elastic"])
+
+
 # What a page takes as given besides photos/train and photos/val; a page that is not named takes a reinforcement.
 GIVEN: dict[str, Callable[[str], None]] = {
     "README.md": lambda teacher: None,
     "trainers.md": make_place_for_trainers,
     "training.md": make_stranger,
     "health.md": make_sure_labels,
+    "export.md": make_runs,
 }
 
 
