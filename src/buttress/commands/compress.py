@@ -141,7 +141,8 @@ def compress(
     print_summary(made)
     what = "every level of it" if made.levels() else "it"
     note(
-        f"{out}: done; score {what} by buttress evaluate {out} --data ...; write it by buttress export {out} --out ..."
+        f"{out}: done; score {what} by buttress evaluate {out} --data ...; "
+        f"write {'a level' if made.levels() else 'it'} by buttress export {out} --format onnx --out ..."
     )
 
 
