@@ -43,6 +43,7 @@ SMALLER = {
 }
 QUICK = {  # added to a command; of a repeated flag the last counts
     "train": "--size 32 --batch 8 --workers 0 --epochs 1",
+    "compress": "--size 32 --batch 8 --workers 0 --epochs 1",
     "refine": "--size 32 --batch 8 --workers 0 --epochs 1 --rounds 2",
     "evaluate": "--workers 0",
     "predict": "--workers 0",
