@@ -1,6 +1,6 @@
 """Compressed and elastic models from a reinforcement against those from hard labels, on CIFAR-100.
 
-    python -m benchmarks.compression tune     # choose the rate of dkm on held-back training images
+    python -m benchmarks.compression tune     # choose the rate of dkm, and how lcs draws, on held-back training images
     python -m benchmarks.compression run      # the comparison; every run is a line of docs/results/compression.jsonl
     python -m benchmarks.compression alone    # what is made of the plain networks without training
     python -m benchmarks.compression steps    # what a step of each method costs, against a plain one, in one process
@@ -62,7 +62,11 @@ ARMS: dict[str, MethodSettings | None] = {
     "subspace": SubspaceSettings(),
     "lcs-line": LcsSettings(kind="line"),
     "lcs-width": LcsSettings(level="width"),
-    "lcs-point-group": LcsSettings(norm="group"),
+    "lcs-point-group": LcsSettings(norm="group", draw="uniform", warmup=0.8),
+    **{
+        f"lcs-{draw}-{warmup:g}": LcsSettings(draw=draw, warmup=warmup)
+        for draw, warmup in (("uniform", 0.8), ("uniform", 0.2), ("log", 0.5), ("log", 0.2))
+    },
 }
 BOTH = ("hard", "store")
 WANTED = {  # arm -> what it is trained on; noise = hard labels of which a fifth is wrong
@@ -167,9 +171,11 @@ def scored(loaded: Any, phase: str, work: Path) -> dict[str, Any]:
     return figures_on(loaded, f"parquet:{work}/held.parquet", test_uri() if phase == "final" else None)
 
 
-def tuning() -> list[Trial]:
-    """2 bits, from both kinds of targets."""
-    return [Trial("tune", "dkm-2", targets, 0, rate, DKM_EPOCHS) for targets in BOTH for rate in DKM_RATES]
+def tuning(arms: Sequence[str]) -> list[Trial]:
+    """Rates of dkm at 2 bits, from both kinds of targets; when and how lcs begins to drop weights, from the store."""
+    rates = [Trial("tune", "dkm-2", targets, 0, rate, DKM_EPOCHS) for targets in BOTH for rate in DKM_RATES]
+    drops = [Trial("tune", arm, "store", 0, RATES["store"]) for arm in ARMS if arm not in WANTED]
+    return [trial for trial in rates + drops if trial.arm in arms]
 
 
 def dkm_rate(targets: str) -> float:
@@ -485,7 +491,7 @@ def main() -> None:
     elif asked.what == "page":
         put_table(PAGE, MARK, table())
     else:
-        trials = tuning() if asked.what == "tune" else finals(arms)
+        trials = tuning(arms) if asked.what == "tune" else finals(arms)
         run_trials(NAME, trials, train_one, asked.work, asked.processes, MODULE)
 
 

@@ -24,7 +24,7 @@ STORED = 8  # steps along the levels between which batch statistics are blended
 class Keep:
     """Weights of all layers but the first convolution and the classifier lose their smallest magnitudes.
 
-    point: dense for the first `warmup` of the steps, then sparse by a share drawn evenly in each step. line: the place
+    point: dense for the first `warmup` of the steps, then sparse by a share drawn in each step (`draw`). line: the place
     on the line is the share; it is drawn with a bias to the ends from the first step on, and the weights there become
     as sparse as that while `warmup` lasts. All weights, biases and norms lie on the line. target: one share; it is
     reached at the end of `warmup`, and batch norms stay.
@@ -63,7 +63,7 @@ class Keep:
     def before_step(self, step: int, total_steps: int, generator: Generator) -> None:
         dense = dense_share(step, total_steps, self.settings.warmup)
         if self.settings.kind == "point":
-            share = uniform(self.low, self.high, generator)
+            share = self._drawn(generator)
             self._place(1.0 if dense > 0 else share)
             return
         if self.settings.kind == "target":
@@ -73,6 +73,11 @@ class Keep:
             for line in self._lines:
                 line.place((share,))
         self._place(share + (1 - share) * dense)
+
+    def _drawn(self, generator: Generator) -> float:
+        if self.settings.draw == "uniform":
+            return uniform(self.low, self.high, generator)
+        return self.low * (self.high / self.low) ** uniform(0.0, 1.0, generator)
 
     def passes(self) -> Sequence[Callable[[], object]]:
         return (lambda: None,)

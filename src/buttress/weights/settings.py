@@ -61,6 +61,8 @@ class LcsSettings:
         warmup: share of all updates, 0..1, before weights are dropped (point), while ever more are (line, target), or
             before activations are quantised.
         beta: 0 and up; pull on the squared cosine of a line's ends, towards a right angle.
+        draw: of keep, point: how the share of a step is drawn between low and high, evenly (uniform, as the paper) or
+            evenly in its logarithm (log), which trains sparse levels more.
         norm: of keep and bits: batch norms with statistics for many levels, or group norms, which have none; widths
             have instance norms.
     """
@@ -71,9 +73,11 @@ class LcsSettings:
     high: float | None = None
     warmup: float = 0.8
     beta: float = 1.0
+    draw: Literal["log", "uniform"] = "log"
     norm: Literal["batch", "group"] = "batch"
 
     def __post_init__(self) -> None:
+        _require(self.draw in ("log", "uniform"), "lcs.draw", self.draw, "must be log or uniform")
         _require(self.norm in ("batch", "group"), "lcs.norm", self.norm, "must be batch or group")
         _require(self.level in get_args(LcsLevel), "lcs.level", self.level, "must be keep, width or bits")
         _require(self.kind in get_args(LcsKind), "lcs.kind", self.kind, "must be point, line or target")
