@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from torch import Generator, Tensor, nn
@@ -24,10 +25,10 @@ STORED = 8  # steps along the levels between which batch statistics are blended
 class Keep:
     """Weights of all layers but the first convolution and the classifier lose their smallest magnitudes.
 
-    point: dense for the first `warmup` of the steps, then sparse by a share drawn in each step (`draw`). line: the place
-    on the line is the share; it is drawn with a bias to the ends from the first step on, and the weights there become
-    as sparse as that while `warmup` lasts. All weights, biases and norms lie on the line. target: one share; it is
-    reached at the end of `warmup`, and batch norms stay.
+    point: dense for the first `warmup` of the steps, then sparse by a share drawn in each step (`draw`). line: the
+    place on the line is the share; it is drawn with a bias to the ends from the first step on, and the weights there
+    become as sparse as that while `warmup` lasts. All weights, biases and norms lie on the line. target: one share; it
+    is reached at the end of `warmup`, and batch norms stay.
     """
 
     def __init__(self, settings: LcsSettings) -> None:
@@ -77,7 +78,7 @@ class Keep:
     def _drawn(self, generator: Generator) -> float:
         if self.settings.draw == "uniform":
             return uniform(self.low, self.high, generator)
-        return self.low * (self.high / self.low) ** uniform(0.0, 1.0, generator)
+        return math.exp(uniform(math.log(self.low), math.log(self.high), generator))
 
     def passes(self) -> Sequence[Callable[[], object]]:
         return (lambda: None,)
