@@ -59,7 +59,7 @@ def close(left, right):
     ],
     ids=["plain", "dkm"],
 )
-def test_onnx_runtime_alone_gives_the_runs_logits(tmp_path, capsys, methods, size, name):
+def test_R27_onnx_runtime_alone_gives_the_runs_logits(tmp_path, capsys, methods, size, name):
     run = a_run(tmp_path / "run", *methods, name=name, size=size)
     out = tmp_path / "deep" / "model.onnx"
     assert main(["export", str(run.path), "--format", "onnx", "--out", str(out)]) == 0

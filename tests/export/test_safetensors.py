@@ -45,7 +45,7 @@ def export(run, out, capsys, *more):
     ],
     ids=["dkm", "dkm-3-2", "subspace", "keep", "width", "bits"],
 )
-def test_numpy_alone_reads_the_weights_of_a_compressed_run(tmp_path, capsys, settings, level, share):
+def test_R27_numpy_alone_reads_the_weights_of_a_compressed_run(tmp_path, capsys, settings, level, share):
     run, out = a_run(tmp_path / "run", settings), tmp_path / "packed.safetensors"
     said = export(run, out, capsys, *(["--level", level] if level else []))
     assert f"{out}: {out.stat().st_size / 1e6:.3f} MB, of it indices " in said

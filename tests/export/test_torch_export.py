@@ -25,7 +25,7 @@ print(json.dumps([[module(images[:count]).tolist() for count in (1, len(images))
 """
 
 
-def test_torch_alone_gives_the_runs_logits(tmp_path, capsys):
+def test_R27_torch_alone_gives_the_runs_logits(tmp_path, capsys):
     run, level = a_run(tmp_path / "run", SubspaceSettings()), "at=0+1"
     out = tmp_path / "model.pt2"
     assert main(["export", str(run.path), "--format", "torch-export", "--level", level, "--out", str(out)]) == 0
