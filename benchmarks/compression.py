@@ -58,14 +58,13 @@ ARMS: dict[str, MethodSettings | None] = {
     "dkm-2": DkmSettings(bits=2),
     "dkm-1": DkmSettings(bits=1),
     "lcs-point": LcsSettings(),
-    **{f"target-{keep:g}": LcsSettings(kind="target", low=keep) for keep in KEEPS[1:]},
+    **{f"target-{keep:g}": LcsSettings(kind="target", low=keep, warmup=0.8) for keep in KEEPS[1:]},
     "subspace": SubspaceSettings(),
-    "lcs-line": LcsSettings(kind="line"),
+    "lcs-line": LcsSettings(kind="line", warmup=0.8),
     "lcs-width": LcsSettings(level="width"),
     "lcs-point-group": LcsSettings(norm="group", draw="uniform", warmup=0.8),
     "lcs-uniform-0.2": LcsSettings(draw="uniform", warmup=0.2),
     "lcs-log-0.5": LcsSettings(draw="log", warmup=0.5),
-    "lcs-log-0.2": LcsSettings(draw="log", warmup=0.2),
 }
 BOTH = ("hard", "store")
 WANTED = {  # arm -> what it is trained on; noise = hard labels of which a fifth is wrong

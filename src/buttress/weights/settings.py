@@ -59,7 +59,7 @@ class LcsSettings:
         low: the hardest level; the default is 0.025 for keep, 0.25 for width, 3 for bits.
         high: the easiest level; the default is 1, or 8 bits.
         warmup: share of all updates, 0..1, before weights are dropped (point), while ever more are (line, target), or
-            before activations are quantised.
+            before activations are quantised. The paper's long trainings have 0.8.
         beta: 0 and up; pull on the squared cosine of a line's ends, towards a right angle.
         draw: of keep, point: how the share of a step is drawn between low and high, evenly (uniform, as the paper) or
             evenly in its logarithm (log), which trains sparse levels more.
@@ -71,7 +71,7 @@ class LcsSettings:
     kind: LcsKind = "point"
     low: float | None = None
     high: float | None = None
-    warmup: float = 0.8
+    warmup: float = 0.5
     beta: float = 1.0
     draw: Literal["log", "uniform"] = "log"
     norm: Literal["batch", "group"] = "batch"
