@@ -57,6 +57,9 @@ ARMS: dict[str, MethodSettings | None] = {
     "plain": None,
     "dkm-2": DkmSettings(bits=2),
     "dkm-1": DkmSettings(bits=1),
+    "dkm-2-hard": DkmSettings(bits=2, tau=0.01),
+    "dkm-2-groups": DkmSettings(bits=2, group_size=16),
+    "dkm-2-hard-groups": DkmSettings(bits=2, group_size=16, tau=0.01),
     "lcs-point": LcsSettings(),
     **{f"target-{keep:g}": LcsSettings(kind="target", low=keep, warmup=0.8) for keep in KEEPS[1:]},
     "subspace": SubspaceSettings(),
@@ -172,7 +175,10 @@ def scored(loaded: Any, phase: str, work: Path) -> dict[str, Any]:
 def tuning(arms: Sequence[str]) -> list[Trial]:
     """Rates of dkm at 2 bits, from both kinds of targets; when and how lcs begins to drop weights, from the store."""
     rates = [Trial("tune", "dkm-2", targets, 0, rate, DKM_EPOCHS) for targets in BOTH for rate in DKM_RATES]
-    drops = [Trial("tune", arm, "store", 0, RATES["store"]) for arm in ARMS if arm not in WANTED]
+    rates += [
+        Trial("tune", arm, "store", 0, 1e-3, DKM_EPOCHS) for arm in ("dkm-2-hard", "dkm-2-groups", "dkm-2-hard-groups")
+    ]
+    drops = [Trial("tune", arm, "store", 0, RATES["store"]) for arm in ("lcs-uniform-0.2", "lcs-log-0.5")]
     return [trial for trial in rates + drops if trial.arm in arms]
 
 
