@@ -1,6 +1,7 @@
 """LCS by sparsity: what is drawn, what is zero, and what the trainer makes of it."""
 
 import copy
+import math
 
 import pytest
 import timm
@@ -78,9 +79,10 @@ def test_batch_statistics_follow_the_level(kind):
     torch.testing.assert_close(model[1].running_mean, (below + above) / 2, rtol=1e-5, atol=1e-6)
 
 
-def test_a_point_is_dense_first_and_then_drawn_evenly():
+@pytest.mark.parametrize("draw", ["uniform", "log"])
+def test_a_point_is_dense_first_and_then_drawn_evenly(draw):
     model = network()
-    method = prepared(model, low=0.2, high=0.7, warmup=0.4)
+    method = prepared(model, low=0.2, high=0.7, warmup=0.4, draw=draw)
     drawn = []
     for _ in steps(method, 2000):
         (share,) = {mask.keep for mask in masks(model)}
@@ -88,6 +90,8 @@ def test_a_point_is_dense_first_and_then_drawn_evenly():
     assert set(drawn[:800]) == {1.0}
     late = torch.tensor(drawn[800:])
     assert late.min() >= 0.2 and late.max() <= 0.7
+    if draw == "log":
+        late = 0.2 + 0.5 * torch.log(late / 0.2) / math.log(0.7 / 0.2)
     counts = torch.histc(late, 5, 0.2, 0.7) / len(late)
     assert (counts - 0.2).abs().max() < 0.05
 
