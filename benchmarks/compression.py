@@ -59,7 +59,8 @@ ARMS: dict[str, MethodSettings | None] = {
     "dkm-1": DkmSettings(bits=1),
     "dkm-2-hard": DkmSettings(bits=2, tau=0.01),
     "dkm-2-groups": DkmSettings(bits=2, group_size=16),
-    "dkm-2-hard-groups": DkmSettings(bits=2, group_size=16, tau=0.01),
+    "dkm-2-once": DkmSettings(bits=2, iterations=1),
+    "dkm-2-longer": DkmSettings(bits=2, iterations=1),
     "lcs-point": LcsSettings(),
     **{f"target-{keep:g}": LcsSettings(kind="target", low=keep, warmup=0.8) for keep in KEEPS[1:]},
     "subspace": SubspaceSettings(),
@@ -175,9 +176,8 @@ def scored(loaded: Any, phase: str, work: Path) -> dict[str, Any]:
 def tuning(arms: Sequence[str]) -> list[Trial]:
     """Rates of dkm at 2 bits, from both kinds of targets; when and how lcs begins to drop weights, from the store."""
     rates = [Trial("tune", "dkm-2", targets, 0, rate, DKM_EPOCHS) for targets in BOTH for rate in DKM_RATES]
-    rates += [
-        Trial("tune", arm, "store", 0, 1e-3, DKM_EPOCHS) for arm in ("dkm-2-hard", "dkm-2-groups", "dkm-2-hard-groups")
-    ]
+    rates += [Trial("tune", arm, "store", 0, 1e-3, 4) for arm in ("dkm-2-hard", "dkm-2-groups", "dkm-2-once")]
+    rates += [Trial("tune", "dkm-2-longer", "store", 0, 1e-3, 10)]
     drops = [Trial("tune", arm, "store", 0, RATES["store"]) for arm in ("lcs-uniform-0.2", "lcs-log-0.5")]
     return [trial for trial in rates + drops if trial.arm in arms]
 

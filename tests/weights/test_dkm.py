@@ -126,21 +126,27 @@ def test_the_gradient_of_a_layer(dim, group, scaled):
 
 @pytest.mark.parametrize("dim", [1, 2])
 @pytest.mark.parametrize("temperature", [1e-3, 0.3])
-def test_chunks_give_the_values_and_gradients_of_the_whole(monkeypatch, dim, temperature):
+def test_chunks_give_the_values_and_gradients_of_the_formula_as_autograd_has_it(monkeypatch, dim, temperature):
+    def formula(rows_GND, start_GKD, temperature, iterations):
+        for _ in range(iterations):
+            distances = (rows_GND[:, :, None] - start_GKD[:, None]).square().sum(-1)
+            attention = torch.softmax(-distances / temperature, 2).clamp(min=1e-7)
+            start_GKD = attention.mT @ rows_GND / attention.sum(1)[..., None]
+        return attention @ start_GKD
+
     start, temperature = drawn(2, 4, dim, seed=3), torch.tensor(temperature, dtype=torch.float64)
     found = {}
-    for way, limit in (("whole", 2**40), ("chunks", 0)):
-        monkeypatch.setattr(dkm, "PLAIN_ELEMENTS", limit)
-        monkeypatch.setattr(dkm, "CHUNK_ELEMENTS", 100)
+    for way, function, limit in (("whole", soft_kmeans, 2**40), ("chunks", soft_kmeans, 100), ("plain", formula, 0)):
+        monkeypatch.setattr(dkm, "CHUNK_ELEMENTS", limit)
         rows = drawn(2, 57, dim).requires_grad_()
-        mixed = soft_kmeans(rows, start, temperature, 3)
+        mixed = function(rows, start, temperature, 3)
         (mixed * drawn(2, 57, dim, seed=5)).sum().backward()
         found[way] = mixed.detach(), rows.grad
     torch.testing.assert_close(found["chunks"], found["whole"], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found["whole"], found["plain"], rtol=1e-8, atol=1e-10)
 
 
 def test_chunks_keep_no_attention_for_the_backward_pass(monkeypatch):
-    monkeypatch.setattr(dkm, "PLAIN_ELEMENTS", 0)
     monkeypatch.setattr(dkm, "CHUNK_ELEMENTS", 6400)
     kept = [0]
 

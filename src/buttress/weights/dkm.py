@@ -11,14 +11,13 @@ Shapes: G groups, each with a palette of its own; N rows of a group; K entries; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
-from torch.utils.checkpoint import checkpoint
 
 from buttress.errors import ModelError
 from buttress.weights.batch_norm import reestimate_batch_norm
@@ -30,8 +29,7 @@ from buttress.weights.sites import Site, require_plain, sites
 
 FLOOR = 1e-7  # of an attention: no entry of a palette is ever without weight
 HARD_ITERATIONS = 20  # before an evaluation
-PLAIN_ELEMENTS = 2**21  # of the attentions of a forward; beyond, they are computed anew in the backward pass
-CHUNK_ELEMENTS = 2**17  # of the attention of a chunk of rows, which so stays in the cache
+CHUNK_ELEMENTS = 2**16  # of the attention of a chunk of rows, which so stays in the cache
 
 
 class Palette(nn.Module):
@@ -107,7 +105,8 @@ class Palette(nn.Module):
         """One soft iteration from the stored palette, which it replaces; of equal entries one moves elsewhere."""
         self._rescale(original)
         rows_GND, _ = self.split(original)
-        moved = _iteration(rows_GND, self.centroids, self.temperature)
+        sums_GKD, masses_GK1 = _gathered(rows_GND, self.centroids, self.temperature)
+        moved = sums_GKD / masses_GK1
         equal_GKK = (moved[:, :, None] == moved[:, None]).all(-1).tril(-1)
         if bool(equal_GKK.any()):
             moved = reseated(rows_GND, moved, equal_GKK.any(-1))
@@ -287,62 +286,89 @@ def coreml_buffers(model: nn.Module) -> dict[str, Tensor]:
 def soft_kmeans(rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor, iterations: int) -> Tensor:
     """Each row as the mixture of the palette, after some iterations of soft k-means.
 
-    The attention is that of the last iteration, the palette the one that it led to. Where the attentions are large,
-    chunks of them are computed anew in the backward pass.
+    The attention is that of the last iteration, the palette the one that it led to. Attentions are computed anew in the
+    backward pass, in chunks of rows that fit the cache, and never kept.
 
     Args:
-        rows_GND: differentiable.
+        rows_GND: differentiable, once.
         centroids_GKD: where the iterations start.
         temperature: 0-d, of squared distances.
         iterations: at least 1.
     """
-    elements = rows_GND.numel() * centroids_GKD.shape[1] * iterations
-    if elements <= PLAIN_ELEMENTS:
+    mixed: Tensor = _SoftKmeans.apply(rows_GND, centroids_GKD, temperature, iterations)
+    return mixed
+
+
+class _SoftKmeans(torch.autograd.Function):
+    """The gradient is written out: kept by autograd, the attentions of all iterations would be many times the weights,
+    and most of a step's time.
+
+    With A the attention, S its sums over rows and T = A rows, an iteration is C' = T / S. Of a gradient c' in C' that
+    in A is rows (c' / S) - c'.C' / S. Through the softmax of -|row - C|^2 / temperature that becomes l, and l becomes
+    2 / temperature times l C in the rows and l (rows - C) in C.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor, iterations: int) -> Tensor:
+        palettes, masses = [centroids_GKD], []
         for _ in range(iterations):
-            attention_GKN = _attention(rows_GND, centroids_GKD, temperature)
-            centroids_GKD = attention_GKN @ rows_GND / attention_GKN.sum(2, keepdim=True)
-        return attention_GKN.mT @ centroids_GKD
-    light = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-    for _ in range(iterations):
-        before_GKD, centroids_GKD = centroids_GKD, _iteration(rows_GND, centroids_GKD, temperature, light)
-    chunks = _chunks(rows_GND, centroids_GKD)
-    return torch.cat([light(_mixed, chunk, before_GKD, centroids_GKD, temperature) for chunk in chunks], 1)
+            sums_GKD, masses_GK1 = _gathered(rows_GND, palettes[-1], temperature)
+            palettes.append(sums_GKD / masses_GK1)
+            masses.append(masses_GK1)
+        ctx.save_for_backward(rows_GND, temperature, torch.stack(palettes), torch.stack(masses))
+        chunks = _chunks(rows_GND, centroids_GKD)
+        return torch.cat([_attention(each, palettes[-2], temperature)[0].mT @ palettes[-1] for each in chunks], 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_GND: Tensor) -> tuple[Tensor | None, ...]:
+        rows_GND, temperature, palettes, masses = ctx.saved_tensors
+        found_GND = torch.zeros_like(rows_GND)
+        rows, given, found = (_chunks(each, palettes[0]) for each in (rows_GND, gradient_GND, found_GND))
+        to_palette_GKD = torch.zeros_like(palettes[0])
+        for chunk_GND, given_GND in zip(rows, given, strict=True):
+            to_palette_GKD += _attention(chunk_GND, palettes[-2], temperature)[0] @ given_GND
+        for step in reversed(range(len(masses))):
+            palette_GKD, after_GKD = palettes[step], palettes[step + 1]
+            to_sums_GKD = to_palette_GKD / masses[step]
+            to_masses_GK1 = -(to_sums_GKD * after_GKD).sum(2, keepdim=True)
+            to_palette_GKD = torch.zeros_like(palette_GKD)
+            for chunk_GND, given_GND, found_chunk_GND in zip(rows, given, found, strict=True):
+                attention_GKN, raw_GKN = _attention(chunk_GND, palette_GKD, temperature)
+                found_chunk_GND += attention_GKN.mT @ to_sums_GKD
+                to_raw_GKN = torch.baddbmm(to_masses_GK1, to_sums_GKD, chunk_GND.mT)
+                if step == len(masses) - 1:
+                    to_raw_GKN.baddbmm_(after_GKD, given_GND.mT)
+                weighted_GKN = to_raw_GKN.mul_(raw_GKN).mul_(raw_GKN >= FLOOR)  # no gradient below the floor
+                to_distance_GKN = weighted_GKN.addcmul_(raw_GKN, weighted_GKN.sum(1, keepdim=True), value=-1)
+                to_distance_GKN *= 2 / temperature
+                found_chunk_GND += to_distance_GKN.mT @ palette_GKD
+                to_palette_GKD += to_distance_GKN @ chunk_GND - to_distance_GKN.sum(2, keepdim=True) * palette_GKD
+        return found_GND, None, None, None
 
 
-def _plainly(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
-
-
-def _iteration(
-    rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor, call: Callable[..., Any] = _plainly
-) -> Tensor:
+def _gathered(rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    """What each entry attends to: the sum of rows [G, K, D] and how many they are [G, K, 1]."""
     sums_GKD, masses_GK1 = torch.zeros_like(centroids_GKD), torch.zeros_like(centroids_GKD[..., :1])
     for chunk_GND in _chunks(rows_GND, centroids_GKD):
-        sums, masses = call(_sums, chunk_GND, centroids_GKD, temperature)
-        sums_GKD, masses_GK1 = sums_GKD + sums, masses_GK1 + masses
-    return sums_GKD / masses_GK1
+        attention_GKN, _ = _attention(chunk_GND, centroids_GKD, temperature)
+        sums_GKD += attention_GKN @ chunk_GND
+        masses_GK1 += attention_GKN.sum(2, keepdim=True)
+    return sums_GKD, masses_GK1
 
 
 def _chunks(rows_GND: Tensor, centroids_GKD: Tensor) -> Sequence[Tensor]:
     return torch.split(rows_GND, max(1, CHUNK_ELEMENTS // centroids_GKD[..., 0].numel()), 1)
 
 
-def _attention(rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor) -> Tensor:
-    """[G, K, N]: how much of each row each entry has; over the entries a little more than 1."""
+def _attention(rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    """[G, K, N]: how much of each row each entry has, over the entries a little more than 1; and before the floor."""
     rows_GDN = rows_GND.mT.contiguous()  # long runs of memory: many times as fast for small palettes
-    distances = [
-        (rows_GDN[:, None, axis] - centroids_GKD[..., axis, None]).square() for axis in range(rows_GDN.shape[1])
-    ]
-    return torch.softmax(sum(distances[1:], distances[0]) / -temperature, 1).clamp(min=FLOOR)
-
-
-def _sums(rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-    attention_GKN = _attention(rows_GND, centroids_GKD, temperature)
-    return attention_GKN @ rows_GND, attention_GKN.sum(2, keepdim=True)
-
-
-def _mixed(rows_GND: Tensor, before_GKD: Tensor, centroids_GKD: Tensor, temperature: Tensor) -> Tensor:
-    return _attention(rows_GND, before_GKD, temperature).mT @ centroids_GKD
+    distances = (rows_GDN[:, None, 0] - centroids_GKD[..., 0, None]).square_()
+    for axis in range(1, rows_GDN.shape[1]):
+        distances += (rows_GDN[:, None, axis] - centroids_GKD[..., axis, None]).square_()
+    raw_GKN = torch.softmax(distances.div_(-temperature), 1)
+    return raw_GKN.clamp(min=FLOOR), raw_GKN
 
 
 def _group(channels: int, settings: DkmSettings) -> int:
