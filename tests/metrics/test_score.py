@@ -93,6 +93,7 @@ def test_moved_images_and_tables_of_predictions_are_of_the_same_classes(source, 
 @pytest.mark.parametrize(("uri", "scored"), [("run:somewhere", 5), ("timm:tiny@w.safetensors", 3)])
 def test_the_figures_say_over_how_many_classes_they_are(photos, tmp_path, monkeypatch, uri, scored):
     monkeypatch.setattr("buttress.runs.resolve.resolve_model", lambda *_, **__: model(uri))
+    monkeypatch.setattr("buttress.runs.resolve.levels_of", lambda _: ())
     evaluate(uri, data=f"folder:{photos}", workers=0, out=tmp_path / "e.json")
     assert json.loads((tmp_path / "e.json").read_text())["settings"]["classes_scored"] == scored
 
