@@ -28,6 +28,7 @@ from buttress.weights.settings import DkmSettings
 from buttress.weights.sites import Site, require_plain, sites
 
 FLOOR = 1e-7  # of an attention: no entry of a palette is ever without weight
+LEAST = -40.0  # of a logit beside the largest: far below the floor, and exp is many times slower where it underflows
 HARD_ITERATIONS = 20  # before an evaluation
 CHUNK_ELEMENTS = 2**16  # of the attention of a chunk of rows, which so stays in the cache
 
@@ -367,7 +368,10 @@ def _attention(rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor) -> 
     distances = (rows_GDN[:, None, 0] - centroids_GKD[..., 0, None]).square_()
     for axis in range(1, rows_GDN.shape[1]):
         distances += (rows_GDN[:, None, axis] - centroids_GKD[..., axis, None]).square_()
-    raw_GKN = torch.softmax(distances.div_(-temperature), 1)
+    logits_GKN = distances.div_(-temperature)
+    logits_GKN -= logits_GKN.amax(1, keepdim=True)
+    raw_GKN = logits_GKN.clamp_(min=LEAST).exp_()
+    raw_GKN /= raw_GKN.sum(1, keepdim=True)
     return raw_GKN.clamp(min=FLOOR), raw_GKN
 
 
