@@ -42,7 +42,8 @@ def net(seed=0):
 
 
 def method(**chosen):
-    return Dkm(DkmSettings(**{"min_weights": 50, **chosen}))
+    """By default all layers alike, also the last."""
+    return Dkm(DkmSettings(**{"min_weights": 50, "classifier_bits": chosen.get("bits", 2), **chosen}))
 
 
 def prepared(model=None, **chosen):
@@ -252,11 +253,13 @@ def test_two_bits_are_a_twelfth_of_the_file():
     model = timm.create_model("test_resnet", num_classes=100)
     assert sum(parameter.numel() for parameter in model.parameters()) == 382_388
     whole = len(save(model.state_dict()))
-    model, trained = prepared(model, min_weights=2048)
+    trained = Dkm(DkmSettings())
+    trained.prepare(model)
     said = sizes(trained.packed(model))
     assert 12 * said.file <= whole
     clustered = [module.weight.numel() for module in model.modules() if parametrize.is_parametrized(module, "weight")]
-    assert (said.indices, said.palettes) == (sum(clustered) // 4, 16 * len(clustered))
+    assert clustered[-1] == 9600, "the classifier, which has 4 bits"
+    assert (said.indices, said.palettes) == ((sum(clustered) + 9600) // 4, 16 * len(clustered) + 48)
 
 
 def test_large_layers_of_all_kinds_are_clustered_and_parameters_live_on():

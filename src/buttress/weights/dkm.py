@@ -25,7 +25,7 @@ from buttress.weights.kmeans import kmeans, lloyd, nearest, reseated
 from buttress.weights.levels import Level
 from buttress.weights.packed import Entry, Palettised, Plain
 from buttress.weights.settings import DkmSettings
-from buttress.weights.sites import Site, require_plain, sites
+from buttress.weights.sites import Site, classifier_of, require_plain, sites
 
 FLOOR = 1e-7  # of an attention: no entry of a palette is ever without weight
 LEAST = -40.0  # of a logit beside the largest: far below the floor, and exp is many times slower where it underflows
@@ -164,8 +164,10 @@ class Dkm:
         weights = sites(model, "conv", "linear", tensors=("weight",))
         chosen = [site for site in weights if site.parameter.numel() > self._fewest(site)]
         require_plain(model, chosen, self.name)
+        classifier = classifier_of(model)
         for site in chosen:
-            palette = Palette(site.parameter, self.settings, _output_axis(site.module))
+            settings = self.settings.of_classifier() if site.module is classifier else self.settings
+            palette = Palette(site.parameter, settings, _output_axis(site.module))
             site.register(palette.train(site.module.training))
         self._live = [(layer, palette) for _, layer, palette in _palettes(model)]
 

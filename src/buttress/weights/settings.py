@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from buttress.errors import SettingsError
@@ -104,6 +104,7 @@ class DkmSettings:
 
     Args:
         bits: 1..8; a palette has 2^bits entries.
+        classifier_bits: of the last layer, 1..8; none = as the others, but at least 4.
         cluster_dim: how many weights, of as many neighbouring output channels, share an index.
         group_size: output channels that share a palette, rounded up to a divisor of a layer's; none = a layer has one.
         per_channel_scale: divide each output channel by its largest absolute weight before clustering.
@@ -114,21 +115,28 @@ class DkmSettings:
     """
 
     bits: int = 2
+    classifier_bits: int | None = None
     cluster_dim: int = 1
     group_size: int | None = None
     per_channel_scale: bool = False
     tau: float | None = None
     iterations: int = 3
-    min_weights: int = 2048
+    min_weights: int = 1024
 
     def __post_init__(self) -> None:
         _require(1 <= self.bits <= 8, "dkm.bits", self.bits, "must be 1 to 8")
+        last = self.classifier_bits
+        _require(last is None or 1 <= last <= 8, "dkm.classifier_bits", last, "must be 1 to 8")
         _require(self.cluster_dim >= 1, "dkm.cluster_dim", self.cluster_dim, "must be at least 1")
         group = self.group_size
         _require(group is None or group >= 1, "dkm.group_size", group, "must be at least 1")
         _require(0 < self.softness < math.inf, "dkm.tau", self.tau, "must be above 0")
         _require(self.iterations >= 1, "dkm.iterations", self.iterations, "must be at least 1")
         _require(self.min_weights >= 0, "dkm.min_weights", self.min_weights, "must be 0 or more")
+
+    def of_classifier(self) -> DkmSettings:
+        """The same for the last layer, whose every weight is a class's own."""
+        return replace(self, bits=max(self.bits, 4) if self.classifier_bits is None else self.classifier_bits)
 
     @property
     def softness(self) -> float:
