@@ -6,7 +6,7 @@
 digits, and its last epoch is scored on the other 600, which are drawn by the hash of their ids; so are the teachers
 that a recipe needs, one for each seed. `minutes` is the processor time of one training on all 1,797, worked out from
 the steps. Of the recipes of CIFAR-100 and Imagenette the runs are those of the comparisons (benchmarks/cifar100.py, on
-10,000 of the 50,000 images; benchmarks/imagenette.py, on 1,500 of the 9,469); `minutes` is worked out by their ratio.
+10,000 of the 50,000 images, and benchmarks/compression.py on the same; benchmarks/imagenette.py, on 1,500 of the 9,469); `minutes` is worked out by their ratio.
 """
 
 from __future__ import annotations
@@ -22,27 +22,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cifar100, imagenette, record, trials
-from buttress.cli import recipe_words, settings
+import yaml
+
+from benchmarks import cifar100, compression, imagenette, record, trials
+from buttress.cli import settings
+from buttress.commands.compress import compress
 from buttress.commands.reinforce import reinforce
 from buttress.commands.train import train
 from buttress.recipes.shipped import read_header, shipped_names, shipped_path
-from buttress.signature import arguments_of
 from buttress.sources import Source, open_source
 from buttress.sources.splits import split
 from buttress.store.reader import Reinforcement, open_reinforcement
 
 TRAINED, HELD_BACK = 1197, 600
 CIFAR_IMAGES = 10_000
+COMPRESSED = {"dkm": "dkm-2", "lcs": "lcs-point", "subspace": "subspace"}
 SEEDS = (0, 1, 2)
 
 
 def flags_of(name: str) -> dict[str, Any]:
-    """The recipe as the keyword arguments of `train`."""
-    words = recipe_words(shipped_path(name), arguments_of(train))
-    given = settings(train, [*words, "--out", "unused"])
+    """The recipe as the keyword arguments of its command, `train` or `compress`."""
+    given = settings(verb_of(name), ["--recipe", name, "--out", "unused"])
     assert given is not None
     return given
+
+
+def verb_of(name: str) -> Callable[..., Any]:
+    """The command that a recipe is of."""
+    return compress if "buttress compress " in read_header(shipped_path(name)).command else train
+
+
+def flat_flags(name: str) -> dict[str, str]:
+    """The keyword arguments of `train`, as texts."""
+    return {key: str(value) for key, value in flags_of(name).items() if key != "out"}
+
+
+def texts_of(name: str) -> dict[str, str]:
+    """What a recipe says, by key."""
+    lines = yaml.safe_load(shipped_path(name).read_text())
+    return {key.replace("-", "_"): str(value) for key, value in lines.items()}
 
 
 def one_training(name: str, seed: int, images: tuple[Source, Source], work: Path) -> dict[str, float]:
@@ -101,6 +119,8 @@ def runs_on_cifar100(name: str) -> list[dict[str, float]]:
     Raises: AssertionError, where they were not.
     """
     flags, arm = flags_of(name), name.removeprefix("cifar100-").removesuffix("-kd")
+    if arm in COMPRESSED:
+        return runs_of_compression(flags, COMPRESSED[arm])
     told = [flags[key] for key in ("model", "lr", "size", "epochs")]
     if arm == "teacher":
         taught = [x for x in trials.lines(cifar100.NAME) if x["kind"] == "teacher" and x.get("images") == CIFAR_IMAGES]
@@ -119,6 +139,23 @@ def runs_on_cifar100(name: str) -> list[dict[str, float]]:
     return [
         {"seed": run["seed"], "top1": run["top1"], **({} if run["resumed"] else {"cpu_seconds": run["cpu_seconds"]})}
         for run in runs
+    ]
+
+
+def runs_of_compression(flags: dict[str, Any], arm: str) -> list[dict[str, float]]:
+    """Those of the comparison of compressed models, at their first level.
+
+    Raises: AssertionError, where they were not made with the recipe's own settings.
+    """
+    wanted = {"kind": "trial", "phase": "final", "arm": arm, "targets": "store"}
+    found = [x for x in trials.lines(compression.NAME) if wanted.items() <= x.items()]
+    chosen = compression.ARMS[arm]
+    assert chosen == flags.get(flags["method"], type(chosen)()), arm
+    for run in found:
+        assert (run["lr"], run["epochs"]) == (flags["lr"], flags["epochs"]), arm
+    return [
+        {"seed": run["seed"], "top1": run["top1"], **({} if run["resumed"] else {"cpu_seconds": run["cpu_seconds"]})}
+        for run in found
     ]
 
 
@@ -161,7 +198,7 @@ def figures(name: str) -> dict[str, Any]:
     seconds = statistics.mean(run["cpu_seconds"] for run in runs if "cpu_seconds" in run)
     return {
         "recipe": name,
-        "flags": {key: str(value) for key, value in flags_of(name).items() if key != "out"},
+        "flags": texts_of(name) if verb_of(name) is compress else flat_flags(name),
         "trained": images.trained,
         "held_back": images.held_back,
         "runs": runs,

@@ -70,7 +70,7 @@ def test_the_result_is_a_run_that_is_built_again_as_it_was_trained(made, method)
     for level in run.levels() or (None,):
         if level is not None:
             move(loaded.module, level)
-        plain = run.load_model(level)
+        plain = run.load_model(level, measured=True)
         with torch.no_grad():
             wanted = loaded.module.eval()(images)
             torch.testing.assert_close(plain.module.eval()(images), wanted, rtol=1e-5, atol=1e-5)
@@ -121,6 +121,9 @@ def test_a_finished_run_is_left_alone(made, capsys):
         (["--method", "dkm", "--dkm.min-weights", "10000000"], "dkm: this model (ResNet) has no layer that it could"),
         (["--method", "lcs", "--lcs.low", "0"], "lcs.low..high = 0..1: shares, above 0 and at most 1"),
         (["--method", "subspace", "--subspace.corners", "7"], "subspace.corners = 7: must be 2 to 6"),
+        (["--method", "lcs", "--lcs.level", "width", "--lcs.draw", "uniform"], "--lcs.draw: changes nothing beside"),
+        (["--method", "subspace", "--subspace.corners", "4"], "--subspace.corners: changes nothing beside the other"),
+        (["--method", "lcs", "--lcs.warmup", "0.99"], "lcs.warmup = 0.99: no step of 6 comes after it; train longer"),
         (["--method", "dkm", "--missing", "hard"], "--missing hard: says what to do without stored labels"),
         (["--method", "dkm", "--other-settings"], "--other-settings: says how to go on, so it needs --resume"),
     ],
@@ -156,7 +159,10 @@ def test_a_card_of_another_method_is_told(made, tmp_path):
         ([{"name": "magic", "settings": {}}], "no method 'magic' is known here; update Buttress"),
         ([{"name": "dkm"}], "method dkm without its settings"),
         ([{"name": "dkm", "settings": {"bits": 12}}], "method dkm: dkm.bits = 12: must be 1 to 8"),
-        ([{"name": "dkm", "settings": {"bit": 2}}], "unexpected keyword argument 'bit'"),
+        ([{"name": "dkm", "settings": {"bit": 2}}], "method dkm: bit = 2 is of no kind known"),
+        ([{"name": "dkm", "settings": {"bits": 2.5}}], "method dkm: bits = 2.5 is of no kind known"),
+        ([{"name": "dkm", "settings": {"bits": True}}], "method dkm: bits = True is of no kind known"),
+        ([{"name": "lcs", "settings": {"kind": 3}}], "method lcs: kind = 3 is of no kind known"),
         (["dkm"], "'methods' is not a list of methods"),
     ):
         (tmp_path / "dkm" / "run.json").write_text(json.dumps({**card, "methods": methods}))

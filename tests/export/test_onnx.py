@@ -17,11 +17,11 @@ from buttress.export import onnx as exporter
 from buttress.export.agreement import ROUNDED, require_agreement
 from buttress.export.subject import Subject
 from buttress.metrics.cost import onnx_runtime
+from buttress.models.packed import Palettised
 from buttress.weights.dkm import Dkm
 from buttress.weights.ensemble import MeanLogits
 from buttress.weights.lcs import Lcs
 from buttress.weights.levels import Level, move
-from buttress.weights.packed import Palettised
 from buttress.weights.settings import DkmSettings, LcsSettings
 
 onnx = pytest.importorskip("onnx")

@@ -16,7 +16,7 @@ ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from buttress.export.onnx_palettes import PLANES, packed_plane, planes_of, store_palettes  # noqa: E402
-from buttress.weights.packed import Palettised  # noqa: E402
+from buttress.models.packed import Palettised  # noqa: E402
 
 
 def a_palette(shape, *, axis=0, bits=2, dim=1, groups=1, scaled=False, seed=0):

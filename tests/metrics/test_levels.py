@@ -47,12 +47,12 @@ def make_run(folder: Path, *settings: SubspaceSettings) -> Run:
 
 def test_every_level_is_scored_once_the_default_first(tmp_path: Path, photos: Path) -> None:
     run, source, how = make_run(tmp_path / "run", SubspaceSettings()), open_source(f"folder:{photos}"), Scoring()
-    default = run.load_model()
+    default = run.load_model(measured=True)
     figures = main_figures(score(default, source, how))
     found = score_levels(run, source, how, default=default, figures=figures)
     assert [str(each.level) for each in found] == ["at=0.5", "at=0", "at=0.25", "at=0.75", "at=1"]
     for each in found:
-        alone = run.load_model(each.level)
+        alone = run.load_model(each.level, measured=True)
         assert dict(each.figures) == main_figures(score(alone, source, how))
         assert each.counts == count_cost(alone)
         assert set(each.details()) == {"level", "figures", "parameters", "bytes", "macs"}
@@ -75,13 +75,14 @@ def test_stored_bytes_are_the_size_where_they_are_known(tmp_path: Path, photos: 
     levels = tuple(Level.of("keep", keep) for keep in (1, 0.5, 0.1))
     plain = run.load_model()
 
-    def at(_: Run, level: Level | None = None) -> LoadedModel:
+    def at(_: Run, level: Level | None = None, *, measured: bool = False) -> LoadedModel:
+        assert measured
         return replace(plain, stored_bytes=int(10_000 * (level or levels[0]).value))
 
     monkeypatch.setattr(Run, "levels", lambda _: levels)
     monkeypatch.setattr(Run, "load_model", at)
     figures = main_figures(score(plain, source, Scoring()))
-    found = score_levels(run, source, Scoring(), default=at(run), figures=figures)
+    found = score_levels(run, source, Scoring(), default=at(run, measured=True), figures=figures)
     assert [(str(each.level), each.counts.bytes) for each in found] == [
         ("keep=1", 10_000),
         ("keep=0.5", 5_000),
@@ -90,7 +91,7 @@ def test_stored_bytes_are_the_size_where_they_are_known(tmp_path: Path, photos: 
     file = tmp_path / "run" / "model.safetensors"
     assert len({each.counts.macs for each in found}) == 1
     monkeypatch.setattr(measure, "VARIANTS", {"eager": eager})
-    assert measure.measure_cost(at(run, levels[1]), weights_file=file, batch=1).bytes == 5_000
+    assert measure.measure_cost(at(run, levels[1], measured=True), weights_file=file, batch=1).bytes == 5_000
 
 
 def test_main_figures_have_the_intervals_of_the_whole_list() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import timm
@@ -13,11 +14,11 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from buttress.errors import ModelError, SettingsError
+from buttress.models.packed import sizes, unpack, write_packed
 from buttress.training.ema import Ema
 from buttress.weights import dkm
 from buttress.weights.dkm import Dkm, Palette, coreml_buffers, gap, soft_kmeans
 from buttress.weights.kmeans import nearest
-from buttress.weights.packed import sizes, unpack, write_packed
 from buttress.weights.settings import DkmSettings
 
 GENERATOR = torch.Generator()
@@ -250,7 +251,7 @@ def test_a_finer_palette_is_harder_where_nothing_is_said(bits, dim, tau):
 
 def test_two_bits_are_a_twelfth_of_the_file():
     torch.manual_seed(0)
-    model = timm.create_model("test_resnet", num_classes=100)
+    model: Any = timm.create_model("test_resnet", num_classes=100)
     assert sum(parameter.numel() for parameter in model.parameters()) == 382_388
     whole = len(save(model.state_dict()))
     trained = Dkm(DkmSettings())

@@ -10,12 +10,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from buttress.errors import ModelError, SettingsError
+from buttress.models.packed import Affine, unpack, write_packed
 from buttress.training.ema import Ema
 from buttress.training.settings import EngineSettings
 from buttress.weights.interpolation import Interpolated
 from buttress.weights.lcs import Lcs
 from buttress.weights.levels import set_level
-from buttress.weights.packed import Affine, unpack, write_packed
 from buttress.weights.quantise import FakeQuantise, QuantisedInput, QuantisedWeight
 from buttress.weights.settings import LcsSettings
 

@@ -206,9 +206,36 @@ def test_the_model_stands_at_its_easiest_level():
             assert method.levels()[0] == Level.of("keep", wanted)
 
 
+@pytest.mark.parametrize(("level", "easiest"), [("keep", 1.0), ("bits", 8)])
+def test_a_training_is_scored_with_statistics_of_its_easiest_level(level, easiest):
+    """Those of all levels are taken at the end alone; until then the stored ones must not be looked at."""
+    model = network()
+    method = prepared(model, level=level)
+    model.train()(images(8))
+    for last in (False, True):
+        for norm in (model[1], model[4]):
+            norm.reset_running_stats()
+        method.before_evaluation(model, [images(8)], last=last)
+        mean = model[1].running_mean.clone()
+        seen: list[torch.Tensor] = []
+        handle = model[1].register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
+        with torch.no_grad():
+            model.eval()(images(8))
+        handle.remove()
+        torch.testing.assert_close(mean, seen[0].mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+        parts = [part for part in model.modules() if isinstance(part, TopK)]
+        assert {part.keep for part in parts} == ({easiest} if level == "keep" else set())
+
+
+def test_a_training_too_short_for_its_warm_up_is_refused():
+    method = prepared(network(), warmup=0.9)
+    with pytest.raises(SettingsError, match=r"lcs\.warmup = 0\.9: no step of 6 comes after it; train longer"):
+        method.before_step(0, 6, torch.Generator())
+
+
 def test_a_target_gets_the_statistics_of_its_sparse_self():
     model = network()
-    method = prepared(model, kind="target", low=0.1, warmup=0.9)
+    method = prepared(model, kind="target", low=0.1, warmup=0.5)
     for _ in steps(method, 2):
         pass
     method.before_evaluation(model, [images(8)], last=True)

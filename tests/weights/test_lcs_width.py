@@ -187,7 +187,7 @@ def test_losses_of_the_widths_are_summed(tmp_path):
     for width in vars(method._regime)["_widths"]:
         set_level(again, width=width)
         total = total + nn.functional.cross_entropy(again(images_BCHW), given.targets)
-    assert history.step_losses == [pytest.approx(total.item(), rel=1e-5)]
+    assert history.step_losses == [pytest.approx(total.item() / 4, rel=1e-5)]
     total.backward()
     for (name, trained), start in zip(model.named_parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(trained, start - 0.1 * start.grad, rtol=1e-4, atol=1e-5, msg=name)

@@ -217,7 +217,7 @@ def test_statistics_are_kept_for_every_point():
     ("kind", "level", "message"),
     [
         ("line", 1.5, "level at=1.5: outside 0..1"),
-        ("simplex", 0.5, "points have 2 numbers, as in at=0.333333/0.333333"),
+        ("simplex", 0.5, "points have 2 numbers, as in at=0.333333333333/0.333333333333"),
         ("simplex", (0.8, 0.8), "outside the simplex, whose points sum to at most 1"),
     ],
 )
@@ -315,7 +315,7 @@ def test_an_ensemble_is_the_mean_of_logits():
     for a in (0.0, 1.0):
         set_level(members[0][0], at=a)
         wanted.append(members[0][0](inputs))
-    both, stored = of_level(members, Level.parse("at=0+1"))
+    both, stored = of_level(members, Level.parse("at=0+1"), measured=True)
     assert isinstance(both, MeanLogits)
     assert stored is not None and stored > 2 * 4 * sum(p.numel() for p in both.members[0].parameters())
     torch.testing.assert_close(both(inputs), (wanted[0] + wanted[1]) / 2)

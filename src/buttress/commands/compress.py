@@ -150,3 +150,5 @@ def _refuse_idle(method: str, every: Mapping[str, MethodSettings]) -> None:
     """Raises: SettingsError, where settings of another method were given."""
     if other := [name for name, told in every.items() if name != method and told != type(told)()]:
         raise SettingsError(f"--{other[0]}.*: is of --method {other[0]}, and this is {method}; leave it out")
+    if idle := every[method].idle():
+        raise SettingsError(f"--{method}.{idle[0]}: changes nothing beside the other --{method} flags; leave it out")

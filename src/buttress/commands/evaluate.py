@@ -106,7 +106,8 @@ def evaluate(
     )
     source = open_source(data)
     images = {"uri": source.uri, "fingerprint": fingerprint(source)}
-    loaded = resolve_model(model, pretrained=True if model.startswith("timm:") and "@" not in model else None)
+    weights = True if model.startswith("timm:") and "@" not in model else None
+    loaded = resolve_model(model, pretrained=weights, measured=True)
     levels = levels_of(model)
     how = Scoring(class_map=class_map, batch=batch, workers=workers, max_bad=max_bad, consistent=consistent_crops)
     if against is not None and full is not None:

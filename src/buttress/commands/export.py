@@ -49,8 +49,6 @@ def export(
         from buttress.export.safetensors import export_to_safetensors
 
         if (sizes := export_to_safetensors(subject, out)) is not None:
-            parts = (
-                f", of it indices {sizes.indices / 1e6:.3f}, palettes {sizes.palettes / 1e6:.3f}, "
-                f"not clustered {sizes.unclustered / 1e6:.3f}"
-            )
+            named = {"bits": sizes.indices, "palettes": sizes.palettes, "stored as they are": sizes.unclustered}
+            parts = ", of it " + ", ".join(f"{name} {size / 1e6:.3f}" for name, size in named.items() if size)
     note(f"{out}: {out.stat().st_size / 1e6:.3f} MB{parts} (MB = 1e6 bytes)")

@@ -11,13 +11,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from buttress.files import write_json
-from buttress.loading.loader import BatchLoader
+from buttress.loading.loader import BatchLoader, Share
+from buttress.metrics.cost.counts import state_bytes
 from buttress.metrics.score import Scoring, evaluation_device, score
 from buttress.models.load import LoadedModel, at_size
 from buttress.models.normalise import normalise
+from buttress.models.packed import sizes
 from buttress.runs.resolve import resolve_model
 from buttress.runs.run import COMPRESSION, Run
 from buttress.terminal import first_process, note
@@ -26,7 +28,6 @@ from buttress.training.settings import TrainingSettings
 from buttress.training.train import train_on_source, training_loader
 from buttress.weights.build import create_method
 from buttress.weights.dkm import gap
-from buttress.weights.packed import sizes
 from buttress.weights.settings import DkmSettings, MethodSettings
 
 
@@ -78,14 +79,14 @@ def _account(
     run: Run, data: TrainingData, model: str, method: MethodSettings, settings: TrainingSettings
 ) -> dict[str, Any]:
     """What compression.json says."""
-    loaded, plain = run.load_model(), resolve_model(model)
+    loaded, plain = run.load_model(measured=True), resolve_model(model)
     trained_before = plain.pretrained and plain.num_classes == loaded.num_classes  # else its head is a new one
     rows: list[dict[str, Any]] = []
     told: dict[str, Any] = {"rows": rows}
     if trained_before:
         plain = at_size(plain, loaded.preprocessing.size)
         what = "the model it began with"
-        rows.append({"what": what, "bytes": _bytes(plain.module), "figures": _scored(plain, data)})
+        rows.append({"what": what, "bytes": state_bytes(plain.module), "figures": _scored(plain, data)})
     if isinstance(method, DkmSettings):
         trained, (dkm,) = run.load_prepared()
         told |= {"sizes": asdict(sizes(dkm.packed(trained.module))), "gap": gap(trained.module)}
@@ -95,7 +96,7 @@ def _account(
             what = "k-means, batch statistics re-estimated"
             rows.append({"what": what, "bytes": loaded.stored_bytes, "figures": figures})
     for level in run.levels() or (None,):
-        each = loaded if level is None else run.load_model(level)
+        each = loaded if level is None else run.load_model(level, measured=True)
         what = f"{method_title(method)}{'' if level is None else f', {level}'}"
         rows.append({"what": what, "bytes": each.stored_bytes, "figures": _scored(each, data)})
     return told
@@ -124,7 +125,7 @@ class TrainingImages:
     """The views of the first epoch as a model takes them, float32 [B, 3, H, W]; every iteration begins anew."""
 
     def __init__(self, data: TrainingData, loaded: LoadedModel, settings: TrainingSettings) -> None:
-        self.loader: BatchLoader = training_loader(data, loaded, settings)
+        self.loader: BatchLoader = training_loader(data, loaded, settings, Share())
         self.preprocessing, self.module = loaded.preprocessing, loaded.module
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -142,8 +143,3 @@ def _scored(loaded: LoadedModel, data: TrainingData) -> dict[str, Any] | None:
     loaded = replace(loaded, classes=data.classes)
     figures = score(loaded, data.val, Scoring(class_map=data.val_map, max_bad=data.max_bad)).figures
     return {name: figures[name] for name in ("top1", "nll", "ece")}
-
-
-def _bytes(module: nn.Module) -> int:
-    """Of the state dict as it is."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from buttress.errors import ModelError, SettingsError
-from buttress.export.agreement import ROUNDED, TOLERANCE, require_agreement
+from buttress.export.agreement import require_agreement
 from buttress.export.onnx_palettes import store_palettes
 from buttress.export.subject import Subject, require_new_file, write_new_file
 from buttress.metrics.cost.onnx_runtime import OnnxError, Session, missing_packages, root_of, to_onnx
-from buttress.weights.packed import Palettised
+from buttress.models.packed import Palettised
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -45,9 +45,7 @@ def export_to_onnx(subject: Subject, out: Path) -> None:
         palettes = {name: entry for name, entry in subject.entries().items() if isinstance(entry, Palettised)}
     try:
         graph = onnx_graph(loaded.module, loaded.preprocessing.size, palettes, subject.metadata(loaded))
-        rounded = subject.level is not None and subject.level.kind == "bits"
-        tolerance = ROUNDED if rounded else TOLERANCE
-        require_agreement(loaded.module, Session(graph), loaded.preprocessing.size, "ONNX Runtime", tolerance)
+        require_agreement(loaded.module, Session(graph), loaded.preprocessing.size, "ONNX Runtime", subject.tolerance)
     except OnnxError as failure:
         raise ModelError(f"{loaded.uri}: {failure}") from failure
     write_new_file(out, graph)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
-    from buttress.weights.packed import Palettised
+    from buttress.models.packed import Palettised
 
 PLANES = (8, 4, 2, 1)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from buttress.errors import SettingsError
 from buttress.export.subject import Subject, require_new_file, write_new_file
+from buttress.models.packed import PackedSizes, packed_bytes, sizes
 from buttress.runs.run import WEIGHTS
-from buttress.weights.packed import PackedSizes, packed_bytes, sizes
 
 SUFFIX = ".safetensors"
 

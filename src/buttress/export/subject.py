@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buttress.errors import SettingsError
+from buttress.export.agreement import ROUNDED, TOLERANCE
 from buttress.files import require_writable, write_atomic
 from buttress.models.load import LoadedModel
+from buttress.models.packed import Entry
 from buttress.models.uri import parse_model_uri
 from buttress.runs.resolve import resolve_run
 from buttress.runs.run import Run
 from buttress.weights.levels import Level, move
-from buttress.weights.packed import Entry
 
 INPUT = "images: float32 [batch, 3, {size}, {size}], RGB, (pixel / 255 - mean) / std"
 OUTPUT = "logits: float32 [batch, {classes}]; a softmax gives probabilities"
@@ -50,6 +51,11 @@ class Subject:
         """Raises: SettingsError, where the run serves at many levels and none was asked for."""
         if self.level is None and (levels := self.run.levels()):
             raise SettingsError(f"{self.run.path}: is elastic; name a --level, such as {_list(levels)}")
+
+    @property
+    def tolerance(self) -> float:
+        """How far logits of an export may be off, as a share of the largest."""
+        return ROUNDED if self.level is not None and self.level.kind == "bits" else TOLERANCE
 
     def load(self) -> LoadedModel:
         """The plain network in hand.

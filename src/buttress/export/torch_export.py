@@ -37,7 +37,7 @@ def export_to_torch(subject: Subject, out: Path) -> None:
         again = torch.export.load(io.BytesIO(data)).module()
     except (RuntimeError, ValueError) as failure:  # all of torch.export's are
         raise ModelError(f"{loaded.uri}: torch.export fails ({root_of(failure)})") from failure
-    require_agreement(loaded.module, again, loaded.preprocessing.size, "torch.export")
+    require_agreement(loaded.module, again, loaded.preprocessing.size, "torch.export", subject.tolerance)
     write_new_file(out, data)
 
 

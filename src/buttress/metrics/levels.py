@@ -59,7 +59,7 @@ def score_levels(
     with progress("levels", len(others), "levels") as bar:
         for level in others:
             bar.update(str(level))
-            loaded = run.load_model(level)
+            loaded = run.load_model(level, measured=True)
             told = main_figures(score(loaded, source, how))
             found.append(AtLevel(level=level, figures=told, counts=count_cost(loaded)))
             bar.advance()

@@ -17,7 +17,7 @@ from buttress.files import parse_json, sha256_file, write_atomic
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TIED = "tied"
+_TIED, PACKED = "tied", "packed"  # keys of the metadata
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class WeightsFile:
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Read a safetensors file onto the CPU. Pickled files are refused, never loaded.
+    """Read a safetensors file onto the CPU, unpacked where it is a packed one. Pickled files are refused.
 
     Raises: ModelError, where the file is absent, of another format or damaged.
     """
@@ -50,6 +50,10 @@ def read_weights(path: Path) -> WeightsFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
     except (SafetensorError, OSError) as failure:
         raise ModelError(f"{path}: not a readable safetensors file ({failure}); fetch it again") from failure
+    if PACKED in metadata:
+        from buttress.models.packed import unpack
+
+        tensors = unpack(path)
     tensors.update(_tied(metadata, tensors, path))
     return WeightsFile(path=path, tensors=tensors, metadata=metadata, sha256=sha256_file(path))
 

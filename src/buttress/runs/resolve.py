@@ -12,11 +12,17 @@ from buttress.weights.levels import Level
 
 
 def resolve_model(
-    uri: str, *, num_classes: int | None = None, pretrained: bool | None = None, seed: int | None = None
+    uri: str,
+    *,
+    num_classes: int | None = None,
+    pretrained: bool | None = None,
+    seed: int | None = None,
+    measured: bool = False,
 ) -> LoadedModel:
     """Load a `timm:` model (see `load_model`) or the model of a run; a run folder's bare path will do.
 
     num_classes: outputs wanted; a model with another number gets a new head.
+    measured: of a compressed run, also what its weights take when they are packed.
 
     Raises:
         ModelError: there is no such model, it is no network (`python:`), or it is compressed and another head is asked.
@@ -30,7 +36,8 @@ def resolve_model(
     run = resolve_run(uri)
     if run.methods and num_classes is not None:
         raise ModelError(f"{uri}: is compressed, and trains no further; train a plain model, then compress it")
-    return with_head(run.load_model(None if parsed.level is None else Level.parse(parsed.level)), num_classes)
+    level = None if parsed.level is None else Level.parse(parsed.level)
+    return with_head(run.load_model(level, measured=measured), num_classes)
 
 
 def weights_file(uri: str) -> Path | None:

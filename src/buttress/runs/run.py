@@ -138,10 +138,11 @@ class Run:
             metadata["classes"] = json.dumps(self.classes, ensure_ascii=False)
         return metadata
 
-    def load_model(self, level: Level | None = None) -> LoadedModel:
+    def load_model(self, level: Level | None = None, *, measured: bool = False) -> LoadedModel:
         """Build the model again and load its weights; one that methods act on comes as a plain network of this level.
 
         level: of an elastic model, by default its first; several points of a subspace give their mean logits.
+        measured: also tell what its weights take when they are packed (`stored_bytes`), which takes a while.
 
         Raises:
             ModelError: the run has no weights yet, they do not fit, or it has no such levels.
@@ -152,7 +153,7 @@ class Run:
         points = (None,) if level is None else level.points
         prepared = [self.load_prepared() for _ in points]
         loaded = prepared[0][0]
-        module, size = of_level([(each.module, methods) for each, methods in prepared], level)
+        module, size = of_level([(each.module, methods) for each, methods in prepared], level, measured=measured)
         return replace(loaded, module=module, stored_bytes=size, uri=f"{loaded.uri}@{level}" if level else loaded.uri)
 
     def load_prepared(self) -> tuple[LoadedModel, tuple[CompressionMethod, ...]]:
@@ -195,7 +196,7 @@ class Run:
             return ()
         from buttress.weights.build import from_card
 
-        return tuple(from_card(told, str(self.path / CARD)) for told in self.methods)
+        return tuple(from_card(told, str(self.path / CARD), self.preprocessing.size) for told in self.methods)
 
     def levels(self) -> tuple[Level, ...]:
         """Those that the model may be loaded at and is scored at, the default first; none of a model of one form."""

@@ -257,7 +257,7 @@ class _Engine:
         return self._told(loss)
 
     def gradients(self, batch: Batch, step: int) -> Tensor:
-        """Gradients of all passes over all micro-batches, and of the auxiliary losses, summed; the summed loss.
+        """Gradients of all passes over all micro-batches, and of the auxiliary losses, summed; the loss of a mean pass.
 
         A micro-batch counts by its share of the global batch. The cache ends with a pass: coordinates then move.
         """
@@ -278,7 +278,7 @@ class _Engine:
                     with self.once_a_pass(), batch_large_enough(step, len(images)):
                         loss = self.objective.loss(self.forward(images), targets) * weight
                     self.accelerator.backward(loss)
-                total += loss.detach()
+                total += loss.detach() / len(passes)
         for method in self.methods:
             auxiliary = method.auxiliary_loss(self.module)
             if auxiliary is not None:  # the same in every process, so there is nothing to average
@@ -334,15 +334,14 @@ class _Engine:
         if not due or (val_loader is None and (epoch + 1 < self.settings.epochs or self.average is not None)):
             return None
         last = epoch + 1 == self.settings.epochs and self.average is None
-        with self._borrowed(last):
+        with self._borrowed(last), without_autocast(self.module):
             self._ready_to_evaluate(epoch, last=last)
             if val_loader is None:
                 return None
             assert self.run.classes is not None, "val data has class names"
-            with without_autocast(self.module):
-                said = predictions(
-                    self.module, val_loader, preprocessing=self.run.preprocessing, classes=len(self.run.classes)
-                )
+            said = predictions(
+                self.module, val_loader, preprocessing=self.run.preprocessing, classes=len(self.run.classes)
+            )
         return figures_of(self._of_all(said.logits_NC).numpy(), self._of_all(said.labels_N).numpy())
 
     @contextmanager

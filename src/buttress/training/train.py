@@ -14,7 +14,7 @@ from torch import nn
 
 from buttress.errors import ButtressError, SettingsError, TrainingError
 from buttress.files import require_own_folder, write_atomic
-from buttress.loading.loader import BatchLoader
+from buttress.loading.loader import BatchLoader, Share
 from buttress.metrics.score import RelabelledBatches
 from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
@@ -31,6 +31,7 @@ from buttress.training.settings import TrainingSettings
 from buttress.training.trackers import PROJECT, require_trackers
 from buttress.versions import library_versions
 from buttress.weights.build import create_method, to_card
+from buttress.weights.method import CompressionMethod
 from buttress.weights.settings import MethodSettings
 
 
@@ -111,7 +112,7 @@ def train_on_source(
             loader,
             settings,
             run=run,
-            methods=tuple(create_method(method, pretrained=loaded.pretrained) for method in methods),
+            methods=_in_hand(methods, loaded),
             objective=objective,
             val_loader=val_loader,
             resume=resume,
@@ -122,6 +123,11 @@ def train_on_source(
         _forget_unstarted(run)
         raise
     return run
+
+
+def _in_hand(methods: Sequence[MethodSettings], loaded: LoadedModel) -> tuple[CompressionMethod, ...]:
+    size = loaded.preprocessing.size
+    return tuple(create_method(method, pretrained=loaded.pretrained, size=size) for method in methods)
 
 
 def _compared(run: Run) -> dict[str, Any]:
@@ -147,7 +153,7 @@ def _loaders(
     data: TrainingData, loaded: LoadedModel, settings: TrainingSettings
 ) -> tuple[BatchLoader, RelabelledBatches | None]:
     """Training batches, and those to score on where there is val data. No process is started yet."""
-    loader = training_loader(data, loaded, settings)
+    loader = training_loader(data, loaded, settings, share())
     if data.val is None:
         return loader, None
     student = replace(loaded, classes=data.classes)
@@ -156,15 +162,15 @@ def _loaders(
     )
 
 
-def training_loader(data: TrainingData, loaded: LoadedModel, settings: TrainingSettings) -> BatchLoader:
-    """The batches that a model is trained on, of this process."""
+def training_loader(data: TrainingData, loaded: LoadedModel, settings: TrainingSettings, share: Share) -> BatchLoader:
+    """The batches that a model is trained on, or one process's slices of them."""
     return BatchLoader(
         data.batches(loaded.preprocessing.size, settings),
         batch=settings.batch,
         seed=settings.seed,
         shuffle=True,
         workers=settings.workers,
-        share=share(),
+        share=share,
         max_bad=data.max_bad,
     )
 

@@ -20,10 +20,10 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from buttress.errors import ModelError
+from buttress.models.packed import Entry, Palettised, Plain
 from buttress.weights.batch_norm import reestimate_batch_norm
 from buttress.weights.kmeans import kmeans, lloyd, nearest, reseated
 from buttress.weights.levels import Level
-from buttress.weights.packed import Entry, Palettised, Plain
 from buttress.weights.settings import DkmSettings
 from buttress.weights.sites import Site, classifier_of, require_plain, sites
 
@@ -39,7 +39,7 @@ class Palette(nn.Module):
     Rows are D neighbouring output channels at one place of the input, within a group of output channels; what is left
     of a group stays as it is. A forward writes nothing. In evaluation mode it gives the original no gradient.
 
-    Buffers: `centroids` [G, K, D]; `temperature` 0-d, of squared distances between rows; where channels are scaled
+    Buffers: `centroids` [G, K, D]; `variance` 0-d, of the rows that it began with; where channels are scaled
     `scale`, one for each output channel.
 
     Args:
@@ -49,7 +49,7 @@ class Palette(nn.Module):
     """
 
     centroids: Tensor
-    temperature: Tensor
+    variance: Tensor
 
     def __init__(self, weight: Tensor, settings: DkmSettings, axis: int) -> None:
         super().__init__()
@@ -60,8 +60,13 @@ class Palette(nn.Module):
         self.rows_of_a_group = numbers // settings.cluster_dim
         shape = self.groups, 2**settings.bits, settings.cluster_dim
         self.register_buffer("centroids", weight.new_zeros(shape))
-        self.register_buffer("temperature", weight.new_ones(()))
+        self.register_buffer("variance", weight.new_ones(()))
         self.register_buffer("scale", weight.new_ones(channels) if settings.per_channel_scale else None)
+
+    @property
+    def temperature(self) -> Tensor:
+        """0-d, of squared distances between rows."""
+        return self.settings.softness * self.variance
 
     def forward(self, original: Tensor) -> Tensor:
         """The weight that the layer uses, of the original's shape: soft while training, else hard."""
@@ -98,7 +103,7 @@ class Palette(nn.Module):
         rows_GND, _ = self.split(original)
         rows = rows_GND.flatten(0, 1).double()
         variance = (rows - rows.mean(0)).square().sum(1).mean()
-        self.temperature.copy_(self.settings.softness * variance)
+        self.variance.copy_(variance)
         self.centroids.copy_(kmeans(rows_GND, self.centroids.shape[1]))
 
     @torch.no_grad()
@@ -203,8 +208,7 @@ class Dkm:
         """Bring the palettes to rest on the weights that `model` holds by hard k-means; then batch statistics anew."""
         for _, layer, palette in _palettes(model):
             palette.settle(_original(layer))
-        with parametrize.cached():
-            reestimate_batch_norm(model, images)
+        reestimate_batch_norm(model, images)
 
     def materialise(self, model: nn.Module) -> None:
         """Bake the hard weights."""

@@ -12,12 +12,12 @@ from torch.nn.utils import parametrize
 from buttress.weights.batch_norm import reestimate_batch_norm
 from buttress.weights.interpolation import squared_cosine
 from buttress.weights.lcs_line import Line, Start, bake_all, dense_share, inner_weights
-from buttress.weights.levels import Point, levelled
+from buttress.weights.levels import Level
 from buttress.weights.norms import without_statistics
 from buttress.weights.quantise import QuantisedInput, QuantisedWeight, make_inputs_constant, quantise_input
 from buttress.weights.settings import LcsSettings
 from buttress.weights.sites import Site, require_plain, sites
-from buttress.weights.statistics import LevelStatistics, attach_statistics, drop_statistics, keep_statistics
+from buttress.weights.statistics import attach_statistics, drop_statistics, keep_statistics, place_weights
 
 
 class Bits:
@@ -28,7 +28,7 @@ class Bits:
     the k-th lowest is k/n of the way along the line, on which all weights, biases and norms lie.
     """
 
-    def __init__(self, settings: LcsSettings) -> None:
+    def __init__(self, settings: LcsSettings, size: int | None = None) -> None:
         self.settings, self.low, self.high = settings, *map(int, settings.span)
         self._layers: list[tuple[QuantisedWeight, QuantisedInput]] = []
         self._lines: list[Line] = []
@@ -84,15 +84,9 @@ class Bits:
             if isinstance(module, QuantisedInput):
                 module.fold()
 
-        def place(point: Point) -> None:
-            for owner, part in levelled(model, "bits"):
-                if not isinstance(part, LevelStatistics):
-                    part.set_level(point, owner)
-
         if self.settings.norm == "batch" and last:
-            keep_statistics(model, images, place)
+            keep_statistics(model, images, lambda point: place_weights(model, Level("bits", (point,))))
         elif self.settings.norm == "batch":
-            place((self.high,))
             reestimate_batch_norm(model, images)
 
     def materialise(self, model: nn.Module) -> None:

@@ -11,12 +11,12 @@ from torch.nn.utils import parametrize
 from buttress.weights.batch_norm import reestimate_batch_norm
 from buttress.weights.interpolation import squared_cosine
 from buttress.weights.lcs_line import Line, Start, bake_all, dense_share, inner_weights, towards_the_ends, uniform
-from buttress.weights.levels import Point, levelled
+from buttress.weights.levels import Level, Point
 from buttress.weights.masks import TopK
 from buttress.weights.norms import without_statistics
 from buttress.weights.settings import LcsSettings
 from buttress.weights.sites import require_plain, sites
-from buttress.weights.statistics import attach_statistics, drop_statistics, keep_statistics
+from buttress.weights.statistics import attach_statistics, drop_statistics, keep_statistics, place_weights
 
 SHOWN = (0.5, 0.25, 0.1)
 STORED = 8  # steps along the levels between which batch statistics are blended
@@ -31,7 +31,7 @@ class Keep:
     is reached at the end of `warmup`, and batch norms stay.
     """
 
-    def __init__(self, settings: LcsSettings) -> None:
+    def __init__(self, settings: LcsSettings, size: int | None = None) -> None:
         self.settings, self.low, self.high = settings, *settings.span
         self._masks: list[TopK] = []
         self._lines: list[Line] = []
@@ -87,17 +87,10 @@ class Keep:
         return squared_cosine(model, 0, 1, kinds=("conv", "linear"))
 
     def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
-        def place(point: Point) -> None:
-            for _, part in levelled(model, "keep"):
-                if isinstance(part, (TopK, Line)):
-                    part.set_level(point, model)
-
         kept = self.settings.kind != "target" and self.settings.norm == "batch"
         if last and kept:
-            keep_statistics(model, images, place)
-            return
-        place((self.low if self.settings.kind == "target" else self.high,))
-        if kept or self.settings.kind == "target":
+            keep_statistics(model, images, lambda point: place_weights(model, Level("keep", (point,))))
+        elif kept or self.settings.kind == "target":
             reestimate_batch_norm(model, images)
 
     def _stored(self) -> list[Point]:

@@ -24,8 +24,8 @@ class Width:
     and biases of norms have two ends; which place on it a width has goes from 0 at the lowest to 1 at the highest.
     """
 
-    def __init__(self, settings: LcsSettings) -> None:
-        self.settings, self.low, self.high = settings, *settings.span
+    def __init__(self, settings: LcsSettings, size: int | None = None) -> None:
+        self.settings, self.low, self.high, self.size = settings, *settings.span, size
         self._slim: list[Slim] = []
         self._lines: list[Line] = []
         self._widths: tuple[float, ...] = (self.high,)
@@ -47,7 +47,7 @@ class Width:
             site.register(line)
             self._lines.append(line)
         self._place(self.low)
-        inputs_of(model)
+        inputs_of(model, self.size)
         self._place(self.high)
 
     def before_step(self, step: int, total_steps: int, generator: Generator) -> None:
@@ -65,7 +65,7 @@ class Width:
 
     def materialise(self, model: nn.Module) -> None:
         bake_all(model)
-        cut(model)
+        cut(model, self.size)
 
     def encodings(self, model: nn.Module) -> dict[str, tuple[float, ...]]:
         return {}

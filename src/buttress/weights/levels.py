@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from buttress.weights.method import CompressionMethod
 
 Point = tuple[float, ...]
+SAME = 1e-9  # numbers that differ by less are one, for they may come from a text
 KINDS: tuple[LevelKind, ...] = get_args(LevelKind)
 FORMS = "at=0.5, at=0.2/0.3 (a simplex), at=0+1 (both points' mean logits), keep=0.1, width=0.5 or bits=4"
 
@@ -60,7 +61,7 @@ class Level:
         return cls(kind, points)
 
     def __str__(self) -> str:
-        return f"{self.kind}=" + "+".join("/".join(f"{number:.6g}" for number in point) for point in self.points)
+        return f"{self.kind}=" + "+".join("/".join(f"{number:.12g}" for number in point) for point in self.points)
 
     @property
     def value(self) -> float:
@@ -136,27 +137,27 @@ def move(model: nn.Module, level: Level) -> None:
 
 def require_between(level: Level, low: float, high: float) -> None:
     """Raises: SettingsError, where a level lies outside what a model was trained for."""
-    if not all(low <= number <= high for point in level.points for number in point):
+    if not all(low - SAME <= number <= high + SAME for point in level.points for number in point):
         raise SettingsError(f"level {level}: outside {low:g}..{high:g}, what this model was trained for")
 
 
 def of_level(
-    prepared: Sequence[tuple[nn.Module, Sequence[CompressionMethod]]], level: Level | None
+    prepared: Sequence[tuple[nn.Module, Sequence[CompressionMethod]]], level: Level | None, *, measured: bool = False
 ) -> tuple[nn.Module, int | None]:
-    """A plain network of a level, made in place of prepared models, and the bytes of its packed weights.
+    """A plain network of a level, made in place of prepared models, and, if measured, the bytes of its packed weights.
 
     prepared: for each point of the level (one where there is none) a model with the methods that act on it; without
         methods there are no packed weights.
 
     Raises: SettingsError, ModelError, as `move`.
     """
-    from buttress.weights.packed import sizes
+    from buttress.models.packed import sizes
 
     stored = 0
     for (module, methods), point in zip(prepared, (None,) if level is None else level.points, strict=True):
         if level is not None and point is not None:
             move(module, Level(level.kind, (point,)))
-        if methods:
+        if methods and measured:
             stored += sizes(methods[-1].packed(module)).file
         for method in reversed(methods):
             method.materialise(module)

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from torch import Generator, Tensor, nn
 
+from buttress.models.packed import Entry
 from buttress.weights.levels import Level
-from buttress.weights.packed import Entry
 
 
 class Method(Protocol):

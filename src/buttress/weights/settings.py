@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from buttress.errors import SettingsError
 
@@ -19,6 +20,10 @@ RANGES: dict[LcsLevel, tuple[float, float]] = {"keep": (0.025, 1.0), "width": (0
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:
     if not holds:
         raise SettingsError(f"{name} = {value}: {wanted}")
+
+
+def _changed(settings: Any, names: Iterable[str]) -> list[str]:
+    return [name for name in names if getattr(settings, name) != getattr(type(settings)(), name)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,10 @@ class SubspaceSettings:
         _require(2 <= self.corners <= 6, "subspace.corners", self.corners, "must be 2 to 6")
         _require(self.draw in ("network", "layer"), "subspace.draw", self.draw, "must be network or layer")
         _require(0 <= self.beta < math.inf, "subspace.beta", self.beta, "must be 0 or more")
+
+    def idle(self) -> list[str]:
+        """Fields that were given and change nothing."""
+        return _changed(self, ("corners",) if self.kind != "simplex" else ())
 
     @property
     def count(self) -> int:
@@ -91,6 +100,16 @@ class LcsSettings:
         _require(0 <= self.warmup < 1, "lcs.warmup", self.warmup, "must be at least 0 and below 1")
         _require(0 <= self.beta < math.inf, "lcs.beta", self.beta, "must be 0 or more")
 
+    def idle(self) -> list[str]:
+        """Fields that were given and change nothing."""
+        none: list[str] = []
+        none += ["beta"] if self.kind != "line" else []
+        none += ["high"] if self.kind == "target" else []
+        none += ["draw"] if (self.level, self.kind) != ("keep", "point") else []
+        none += ["norm"] if self.level == "width" or self.kind == "target" else []
+        none += ["warmup"] if self.level == "width" else []
+        return _changed(self, none)
+
     @property
     def span(self) -> tuple[float, float]:
         """The hardest and the easiest level."""
@@ -108,8 +127,8 @@ class DkmSettings:
         cluster_dim: how many weights, of as many neighbouring output channels, share an index.
         group_size: output channels that share a palette, rounded up to a divisor of a layer's; none = a layer has one.
         per_channel_scale: divide each output channel by its largest absolute weight before clustering.
-        tau: above 0; softness of the assignment while training, in units of a layer's own variance; none = the finer
-            the palette, the harder: 0.64 / (cluster_dim x 4^(bits / cluster_dim)).
+        tau: above 0; softness of the assignment while training, in units of the variance that a layer began with; none
+            = the finer the palette, the harder: 0.64 / (cluster_dim x 4^(bits / cluster_dim)).
         iterations: of k-means in a forward, at least 1.
         min_weights: layers of at most so many weights stay as they are.
     """
@@ -133,6 +152,10 @@ class DkmSettings:
         _require(0 < self.softness < math.inf, "dkm.tau", self.tau, "must be above 0")
         _require(self.iterations >= 1, "dkm.iterations", self.iterations, "must be at least 1")
         _require(self.min_weights >= 0, "dkm.min_weights", self.min_weights, "must be 0 or more")
+
+    def idle(self) -> list[str]:
+        """None: every field counts."""
+        return []
 
     def of_classifier(self) -> DkmSettings:
         """The same for the last layer, whose every weight is a class's own."""

@@ -139,9 +139,9 @@ def make_slim(model: nn.Module, classifier: nn.Module | None, low: float, high: 
     return list(made.values())
 
 
-def cut(model: nn.Module) -> None:
+def cut(model: nn.Module, size: int | None = None) -> None:
     """Put plain layers of what is used now in the place of the slim ones; instance norms lose the weights unused."""
-    inputs = inputs_of(model)
+    inputs = inputs_of(model, size)
     _swap(model, (SlimConv2d, SlimLinear), lambda module: cast(SlimConv2d, module).cut(inputs[module]))
     for norm in [module for module in model.modules() if isinstance(module, InstanceNormAct)]:
         norm.num_features = inputs[norm]
@@ -149,10 +149,10 @@ def cut(model: nn.Module) -> None:
             _with(norm, norm.weight[: inputs[norm]], norm.bias[: inputs[norm]])
 
 
-def inputs_of(model: nn.Module) -> dict[nn.Module, int]:
+def inputs_of(model: nn.Module, size: int | None = None) -> dict[nn.Module, int]:
     """Run a random image through `model` as it stands; how many channels each slim layer and instance norm is given.
 
-    The image has the size that the model says it was made for, else 64 px.
+    size: of the image, pixels; none = the size that the model says it was made for, else 64.
 
     Raises: ModelError, where the architecture cannot be slim: sizes do not fit, or it joins or splits maps by channel,
         so that a channel's place would depend on the width.
@@ -168,7 +168,7 @@ def inputs_of(model: nn.Module) -> dict[nn.Module, int]:
     width = next(module.width for module in watched if isinstance(module, Slim))
     try:
         with torch.no_grad(), _NoJoins():  # type: ignore[no-untyped-call]
-            model.eval()(_trial_image(model))
+            model.eval()(_trial_image(model, size))
     except (RuntimeError, ValueError, IndexError, AssertionError) as failure:
         why = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
         raise ModelError(f"lcs: {type(model).__name__} cannot run at width={width:g} ({why}); {ELSE}") from failure
@@ -201,9 +201,9 @@ def _maps(given: Tensor | Sequence[Tensor]) -> bool:
     return (given if isinstance(given, Tensor) else given[0]).ndim > 1
 
 
-def _trial_image(model: nn.Module) -> Tensor:
+def _trial_image(model: nn.Module, size: int | None) -> Tensor:
     told = getattr(model, "pretrained_cfg", None) or {}
-    *_, height, width = told.get("input_size") or (DEFAULT_SIZE, DEFAULT_SIZE)
+    *_, height, width = (size, size) if size else told.get("input_size") or (DEFAULT_SIZE, DEFAULT_SIZE)
     weight = next(model.parameters())
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     shape = (1, 3 if first is None else first.in_channels, height, width)

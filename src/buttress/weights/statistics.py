@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from buttress.errors import SettingsError
 from buttress.weights.batch_norm import batch_norms, reestimate_batch_norm
-from buttress.weights.levels import Level, Levelled, Point, require_between
+from buttress.weights.levels import Level, Levelled, Point, levelled, require_between
 from buttress.weights.settings import LevelKind
 
 CHILD = "level_statistics"  # the name of the child of a batch norm
@@ -89,6 +89,13 @@ def keep_statistics(model: nn.Module, images: Iterable[Tensor], place: Callable[
         reestimate_batch_norm(model, images)
         for norm, each in zip(norms, held, strict=True):
             each.keep(number, norm)
+
+
+def place_weights(model: nn.Module, level: Level) -> None:
+    """Move everything but the statistics to a level, for these are about to be taken there."""
+    for owner, part in levelled(model, level.kind):
+        if not isinstance(part, LevelStatistics):
+            part.set_level(level.points[0], owner)
 
 
 def drop_statistics(model: nn.Module) -> None:

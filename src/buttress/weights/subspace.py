@@ -8,10 +8,10 @@ from itertools import combinations
 import torch
 from torch import Generator, Tensor, nn
 
+from buttress.models.packed import Entry, Plain
 from buttress.weights.batch_norm import reestimate_batch_norm
 from buttress.weights.interpolation import Interpolated, corner_like, squared_cosine
 from buttress.weights.levels import Level, Point, levelled, move
-from buttress.weights.packed import Entry, Plain
 from buttress.weights.settings import SubspaceSettings
 from buttress.weights.sites import plain_state, require_plain, sites
 from buttress.weights.statistics import attach_statistics, drop_statistics, is_statistic, keep_statistics

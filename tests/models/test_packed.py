@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from buttress.errors import ModelError
-from buttress.weights.packed import (
+from buttress.models.packed import (
     Affine,
     Entry,
     Palettised,

@@ -154,7 +154,10 @@ def pack(entries: Mapping[str, Entry]) -> tuple[dict[str, Bytes], str]:
     Raises:
         ModelError: a dtype that the format has no name for.
     """
-    packed = {name: _packed(name, entry) for name, entry in entries.items()}
+    return _assembled({name: _packed(name, entry) for name, entry in entries.items()})
+
+
+def _assembled(packed: Mapping[str, _Packed]) -> tuple[dict[str, Bytes], str]:
     tensors = {name: part.said for name, part in packed.items()}
     text = json.dumps({"format": FORMAT, "version": VERSION, "tensors": tensors}, separators=(",", ":"))
     parts = packed.values()
@@ -170,8 +173,11 @@ def packed_bytes(entries: Mapping[str, Entry], metadata: Mapping[str, str] | Non
         entries: by name.
         metadata: further strings for the file's header.
     """
-    tensors, text = pack(entries)
-    return pack_tensors(tensors, {**(metadata or {}), KEY: text})[0]
+    return _as_file(*pack(entries), metadata or {})
+
+
+def _as_file(tensors: dict[str, Bytes], text: str, metadata: Mapping[str, str]) -> bytes:
+    return pack_tensors(tensors, {**metadata, KEY: text})[0]
 
 
 def write_packed(path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> None:
@@ -181,7 +187,8 @@ def write_packed(path: Path, entries: Mapping[str, Entry], metadata: Mapping[str
 
 def sizes(entries: Mapping[str, Entry]) -> PackedSizes:
     """What the entries take in a file."""
-    parts = [_packed(name, entry) for name, entry in entries.items()]
+    packed = {name: _packed(name, entry) for name, entry in entries.items()}
+    parts = packed.values()
 
     def total(pieces: Callable[[_Packed], list[Bytes]]) -> int:
         return sum(len(piece) for part in parts for piece in pieces(part))
@@ -190,7 +197,7 @@ def sizes(entries: Mapping[str, Entry]) -> PackedSizes:
         indices=total(lambda part: part.bits),
         palettes=total(lambda part: part.tables),
         unclustered=total(lambda part: part.numbers),
-        file=len(packed_bytes(entries)),
+        file=len(_as_file(*_assembled(packed), {})),
     )
 
 
