@@ -6,7 +6,8 @@
 digits, and its last epoch is scored on the other 600, which are drawn by the hash of their ids; so are the teachers
 that a recipe needs, one for each seed. `minutes` is the processor time of one training on all 1,797, worked out from
 the steps. Of the recipes of CIFAR-100 and Imagenette the runs are those of the comparisons (benchmarks/cifar100.py, on
-10,000 of the 50,000 images, and benchmarks/compression.py on the same; benchmarks/imagenette.py, on 1,500 of the 9,469); `minutes` is worked out by their ratio.
+10,000 of the 50,000 images, and benchmarks/compression.py on the same; benchmarks/imagenette.py, on 1,500 of the
+9,469); `minutes` is worked out by their ratio.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def runs_of_compression(flags: dict[str, Any], arm: str) -> list[dict[str, float
     wanted = {"kind": "trial", "phase": "final", "arm": arm, "targets": "store"}
     found = [x for x in trials.lines(compression.NAME) if wanted.items() <= x.items()]
     chosen = compression.ARMS[arm]
-    assert chosen == flags.get(flags["method"], type(chosen)()), arm
+    assert chosen is not None and chosen == flags.get(flags["method"], type(chosen)()), arm
     for run in found:
         assert (run["lr"], run["epochs"]) == (flags["lr"], flags["epochs"]), arm
     return [
