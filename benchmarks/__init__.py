@@ -25,9 +25,13 @@ def commit() -> str:
 
 
 def record(name: str, line: dict[str, Any], module: str) -> None:
-    """Append one result to docs/results/NAME.jsonl, with the command, commit, versions and processor."""
+    """Append one result to docs/results/NAME.jsonl, with the command, commit, versions and processor.
+
+    Of a folder of this machine in the command the last part alone is kept: others cannot use it.
+    """
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     document = {
-        "command": f"python -m {module} {' '.join(sys.argv[1:])}".strip(),
+        "command": " ".join(["python", "-m", module, *words]),
         "commit": commit(),
         "versions": library_versions(),
         "machine": platform.machine(),

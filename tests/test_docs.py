@@ -189,6 +189,7 @@ def test_no_table_of_results_is_written_by_hand(page):
 def test_every_recorded_run_says_how_it_was_made(file):
     for line in map(json.loads, file.read_text().splitlines()):
         assert line["command"].startswith("python -m benchmarks.")
+        assert not any(Path(word).is_absolute() for word in line["command"].split()), "a folder of some machine"
         assert re.fullmatch(r"[0-9a-f]{40}\+?", line["commit"])
         assert {"buttress", "torch"} <= line["versions"].keys()
         assert "seed" in line.get("trial", {"seed": None})
