@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 VERBS = (
+    "pack",
     "reinforce",
     "verify",
     "inspect",
@@ -54,6 +55,7 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell gives for SIGPIPE: `| head` had enough
 _AGAIN = "run the same command again"
 _GO_ON = {
+    "pack": f"{_AGAIN} to go on",
     "reinforce": f"{_AGAIN} to go on",
     "refine": f"{_AGAIN} to go on",
     "train": f"{_AGAIN} with --resume to go on",

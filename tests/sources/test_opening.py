@@ -52,7 +52,7 @@ def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
         ("s3://bucket/photos", "did you mean 'folder:s3://bucket/photos'"),
         ("hf:", "needs a name or folder behind it"),
         ("wds", "needs a pattern"),
-        ("s3:bucket", "known are folder:DIR, parquet:FILE"),
+        ("s3:bucket", "known are folder:DIR, packed:DIR, parquet:FILE"),
         ("", "known are"),
     ],
 )

@@ -28,6 +28,7 @@ from buttress.labelling.preflight import check_disk, estimate, sanity, told_byte
 from buttress.labelling.row_memory import MEMORY
 from buttress.labelling.settings import LabelSettings
 from buttress.labelling.truth import labels_of_rows
+from buttress.processes import cores
 from buttress.sources import Source
 from buttress.store.card import Card, PartEntry, Probes
 from buttress.store.card_file import CARD_NAME
@@ -107,7 +108,7 @@ def workers_of(settings: LabelSettings, teacher: Ensemble) -> int:
         return settings.workers
     if any(said.get("device") == "cuda" for said in teacher.describe()):
         return 0
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
 class _Labelling:

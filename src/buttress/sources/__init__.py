@@ -7,6 +7,7 @@ from buttress.sources.hugging_face import HuggingFaceSource
 from buttress.sources.identity import content_hash, fingerprint, id_hash, id_hashes
 from buttress.sources.imagenet_sets import ImageNetSet
 from buttress.sources.opening import open_source
+from buttress.sources.packed import PackedSource
 from buttress.sources.parquet import ParquetSource
 from buttress.sources.remote_folder import RemoteFolderSource
 from buttress.sources.source import Chunks, Sample, Source, UndecodableImage, chunks_of, has_closed_classes
@@ -20,6 +21,7 @@ __all__ = [
     "FolderSource",
     "HuggingFaceSource",
     "ImageNetSet",
+    "PackedSource",
     "ParquetSource",
     "Relabelled",
     "RemoteFolderSource",

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.sources.header import JPEG_START, PNG_START, read_jpeg, read_png
+from buttress.sources.header import JPEG_START, MAX_PIXELS, PNG_START, read_jpeg, read_png
 from buttress.sources.source import UndecodableImage
+from buttress.sources.tiles import decode_jpeg
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 __all__ = ["MAX_PIXELS", "UndecodableImage", "decode", "image_size"]
 
-MAX_PIXELS = 89_478_485  # Pillow's own alarm level: 256 MB of RGB. A header that claims more is taken for a bomb.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # not EPS and others that start programs
 _FULL_TURN = {1: (False, None), 2: (False, 1), 3: (False, -1), 4: (False, 0)}
 _QUARTER_TURN = {5: (True, None), 6: (True, 1), 7: (True, -1), 8: (True, 0)}
@@ -52,7 +52,7 @@ def decode(data: bytes | NDArray[Any]) -> NDArray[np.uint8]:
         # FF D9 cannot occur inside entropy-coded data, so without one behind the header the file was cut
         if not data.endswith(b"\xff\xd9") and data.find(b"\xff\xd9", header.scan) < 0:
             raise UndecodableImage("truncated JPEG: no end-of-image marker")
-        pixels = _decode_common_jpeg(data) if header.common else None
+        pixels = decode_jpeg(np.frombuffer(data, np.uint8)) if header.common else None
         # what OpenCV refuses, Pillow may still read, and where it does not its reason is better than none
         return _turned(_decode_with_pillow(data)[0] if pixels is None else pixels, header.orientation)
     if data.startswith(PNG_START):
@@ -76,17 +76,6 @@ def image_size(data: bytes | NDArray[Any]) -> tuple[int, int]:
     else:
         width, height, orientation = _size_with_pillow(data)
     return (height, width) if _TURNS[orientation][0] else (width, height)
-
-
-def _decode_common_jpeg(data: bytes) -> NDArray[np.uint8] | None:
-    """RGB pixels as stored, not turned; None where OpenCV gives up."""
-    import cv2
-
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # type: ignore[return-value]  # None where it fails
-    except cv2.error:
-        return None
 
 
 def _decode_with_pillow(data: bytes) -> tuple[NDArray[np.uint8], int]:

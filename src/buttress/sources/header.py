@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from buttress.sources.source import UndecodableImage
 
+MAX_PIXELS = 89_478_485  # Pillow's own alarm level: 256 MB of RGB. A header that claims more is taken for a bomb.
 JPEG_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 # SOF0..SOF15 without DHT (C4), JPG (C8) and DAC (CC)

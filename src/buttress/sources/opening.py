@@ -13,6 +13,7 @@ from buttress.sources.digits import open_digits
 from buttress.sources.folder import FolderSource
 from buttress.sources.hugging_face import HuggingFaceSource
 from buttress.sources.imagenet_sets import IMAGENET_SETS, ImageNetSet
+from buttress.sources.packed import PackedSource
 from buttress.sources.parquet import ParquetSource
 from buttress.sources.remote import is_remote
 from buttress.sources.remote_folder import RemoteFolderSource
@@ -29,6 +30,7 @@ def _open_folder(location: str, *, labels: bool) -> Source:
 _OPENERS: Mapping[str, Callable[..., Source]] = {
     "folder": _open_folder,
     "parquet": ParquetSource,
+    "packed": PackedSource,
     "tar": TarSource,
     "wds": WebDatasetSource,
     "hf": HuggingFaceSource,
@@ -36,8 +38,8 @@ _OPENERS: Mapping[str, Callable[..., Source]] = {
     **{name: partial(ImageNetSet, name, open_folder=_open_folder) for name in IMAGENET_SETS},
 }
 _KNOWN = (
-    "folder:DIR, parquet:FILE[?image=COLUMN&label=COLUMN&id=COLUMN], tar:FILE, wds:PATTERN[?classes=FILE], "
-    "hf:NAME_OR_DIR[:SPLIT], torchvision:NAME[:ROOT][?split=SPLIT], "
+    "folder:DIR, packed:DIR, parquet:FILE[?image=COLUMN&label=COLUMN&id=COLUMN], tar:FILE, "
+    "wds:PATTERN[?classes=FILE], hf:NAME_OR_DIR[:SPLIT], torchvision:NAME[:ROOT][?split=SPLIT], "
     f"{', '.join(f'{name}:DIR' for name in IMAGENET_SETS)}, digits"
 )
 _NEEDS = {"wds": "pattern", "hf": "name or folder", "torchvision": "name"}
@@ -80,5 +82,7 @@ def _hint(source: str, scheme: str, rest: str) -> str:
 
 def _folder_scheme(path: Path) -> str:
     """What a folder holds, as far as one look tells."""
+    if (path / "packed.json").is_file():
+        return "packed"
     saved = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
     return "hf" if saved else "folder"

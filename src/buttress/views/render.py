@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.sources.decode import UndecodableImage, decode, image_size
+from buttress.sources.tiles import Tiles
 from buttress.views.colour import apply_colour
 from buttress.views.draw import Box, Drawer, Mix, ViewParameters
 from buttress.views.geometry import is_warped, pixel_matrix, view_to_crop
@@ -23,6 +24,7 @@ from buttress.views.resample import cut, resize_antialiased, resize_into, size_o
 
 RENDERER = "opencv-linear"
 RENDERER_VERSION = 1
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 Pixels = NDArray[np.uint8]  # [H, W, 3], RGB
 Picture = tuple[bytes | Pixels, int]  # an image, encoded or not, and its id hash
@@ -88,6 +90,17 @@ def render(
     if parameters.mix is not None and partner_HWC is not None:
         mix_into(out, partner_HWC, parameters.mix)
     return out
+
+
+def _needed(data: bytes | Pixels, drawer: Drawer, id_hash: int, view: int) -> tuple[Pixels, ViewParameters]:
+    """The pixels that a view shows, decoded, and what happens to them: of a tiled JPEG the crop alone."""
+    tiles = Tiles.of(data) if isinstance(data, bytes) else None
+    if tiles is not None:
+        parameters = drawer.parameters(id_hash, view, tiles.size)
+        if parameters.antialias is None:  # those filters reach beyond the box
+            return cut(tiles, parameters.box), parameters._replace(box=WHOLE)
+    image_HWC = decode(data)
+    return image_HWC, drawer.parameters(id_hash, view, size_of(image_HWC))
 
 
 def _crop_into(image_HWC: Pixels, parameters: ViewParameters, out_HWC: Pixels) -> None:
@@ -170,8 +183,7 @@ class Renderer:
 
         Raises: UndecodableImage; `outs` are then left as they were.
         """
-        image_HWC = decode(data)
-        parameters = self._drawer.parameters(id_hash, view, size_of(image_HWC))
+        image_HWC, parameters = _needed(data, self._drawer, id_hash, view)
         partner: tuple[Pixels, ViewParameters] | None = None
         if parameters.mix is not None:
             assert pictures is not None, "a policy that mixes needs the pictures of other rows"
@@ -192,21 +204,20 @@ class Renderer:
 
         Raises: UndecodableImage.
         """
-        image_HWC = decode(data)
+        image = data if len(views) == 1 else decode(data)
         height, width = (size, size) if isinstance(size, int) else size
         views_VHWC = np.empty((len(views), height, width, 3), dtype=np.uint8)
         for view, out_HWC in zip(views, views_VHWC, strict=True):
-            self.view_into(image_HWC, id_hash, view, out_HWC, pictures)
+            self.view_into(image, id_hash, view, out_HWC, pictures)
         return views_VHWC
 
     def _partner(self, row: int, view: int, pictures: Pictures) -> tuple[Pixels, ViewParameters]:
         """The image of the partner, and what happens to its own view of the same number, not mixed."""
         try:
             data, id_hash = pictures(row)
-            image_HWC = decode(data)
+            return _needed(data, self._alone, id_hash, view)
         except UndecodableImage as failure:
             raise UndecodablePartner(row, str(failure)) from failure
-        return image_HWC, self._alone.parameters(id_hash, view, size_of(image_HWC))
 
     def __reduce__(self) -> tuple[type[Renderer], tuple[Policy, int, int | None]]:
         return Renderer, (self.policy, self.seed, self.rows)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from buttress.sources.tiles import Tiles
 from buttress.views.draw import Box
 from buttress.views.policy import Filter
 
@@ -25,12 +26,19 @@ def size_of(image_HWC: Pixels) -> Size:
     return image_HWC.shape[1], image_HWC.shape[0]
 
 
-def cut(image_HWC: Pixels, box: Box) -> Pixels:
-    """The pixels of a box: its edges rounded to whole pixels (halves up), at least one, black beyond the image."""
-    x0, x1 = _edges(box[0], box[2], image_HWC.shape[1])
-    y0, y1 = _edges(box[1], box[3], image_HWC.shape[0])
-    width, height = size_of(image_HWC)
-    inside = image_HWC[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
+def cut(image_HWC: Pixels | Tiles, box: Box) -> Pixels:
+    """The pixels of a box: its edges rounded to whole pixels (halves up), at least one, black beyond the image.
+
+    Of tiles, those that are needed are decoded; of pixels it is a view.
+    """
+    width, height = image_HWC.size if isinstance(image_HWC, Tiles) else size_of(image_HWC)
+    x0, x1 = _edges(box[0], box[2], width)
+    y0, y1 = _edges(box[1], box[3], height)
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    if isinstance(image_HWC, Tiles):
+        inside = image_HWC.pixels(left, top, right, bottom)
+    else:
+        inside = image_HWC[top:bottom, left:right]
     beyond = max(-y0, 0), max(y1 - height, 0), max(-x0, 0), max(x1 - width, 0)
     if any(beyond):
         return cv2.copyMakeBorder(inside, *beyond, cv2.BORDER_CONSTANT).astype(np.uint8, copy=False)
