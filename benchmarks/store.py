@@ -12,20 +12,15 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks import record
+from benchmarks.ratios import Figure, cpu_us, told
 from buttress.store.card import Card, Probes, RendererId, SourceInfo, settings_digest, standard_fields
 from buttress.store.codec import TopKLog8, top_k
 from buttress.store.reader import Reinforcement, open_reinforcement
@@ -41,44 +36,6 @@ REPETITIONS = 7
 IMAGE_SIZE = (500, 375)
 SEED = 0
 POLICY = preset("randaug")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table.
-
-    Args:
-        name: of the figure.
-        kind: "value" (microseconds of CPU time, or bytes) or "ratio" (how many times as fast as the reference).
-        samples: one per repetition.
-        better: "lower" or "higher".
-        must: the bound that the project holds itself to.
-    """
-
-    name: str
-    kind: str
-    samples: tuple[float, ...]
-    better: str
-    must: float
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.samples)
-
-    @property
-    def holds(self) -> bool:
-        return self.median <= self.must if self.better == "lower" else self.median >= self.must
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {
-            "name": self.name,
-            self.kind: self.median,
-            "better": self.better,
-            "must": self.must,
-            "spread": [min(self.samples), max(self.samples)],
-            "holds": self.holds,
-        }
 
 
 def peaked_rows(count: int) -> np.ndarray:
@@ -147,13 +104,6 @@ def compressed(parameters: ViewParameters) -> list[Any]:
     return [boxes, parameters.flip, ops]
 
 
-def cpu_us(work: Callable[[], int]) -> float:
-    """Microseconds of CPU time per thing; `work` returns how many it did."""
-    start = time.process_time_ns()
-    count = work()
-    return (time.process_time_ns() - start) / 1e3 / count
-
-
 def measure(reinforcement: Reinforcement, paths: list[Path]) -> list[Figure]:
     """Time the ways of reading, interleaved, and make figures of them."""
     generator = np.random.default_rng(SEED)
@@ -199,28 +149,20 @@ def figures(
 ) -> list[Figure]:
     """The table's lines; ratios are of times taken in the same repetition."""
 
-    def line(name: str, kind: str, samples: np.ndarray, better: str, must: float) -> Figure:
-        return Figure(name, kind, tuple(samples.tolist()), better, must)
+    def value(name: str, samples: np.ndarray, must: float) -> Figure:
+        return Figure(f"store.{name}", tuple(samples.tolist()), "lower", must, kind="value")
+
+    def ratio(name: str, samples: np.ndarray, must: float) -> Figure:
+        return Figure(f"store.{name}", tuple(samples.tolist()), "higher", must)
 
     return [
-        line("store.read_one_us", "value", one_us, "lower", 15),
-        line("store.read_batch_us", "value", batch_us, "lower", 2),
-        line("store.vs_mldr_one", "ratio", reference_us / one_us, "higher", 35),
-        line("store.vs_mldr_batch", "ratio", reference_us / batch_us, "higher", 250),
-        line("store.stride", "value", np.array([stride]), "lower", 23),
-        line("store.label_one_us", "value", label_us, "lower", 12),
+        value("read_one_us", one_us, 15),
+        value("read_batch_us", batch_us, 2),
+        ratio("vs_mldr_one", reference_us / one_us, 35),
+        ratio("vs_mldr_batch", reference_us / batch_us, 250),
+        value("stride", np.array([stride]), 23),
+        value("label_one_us", label_us, 12),
     ]
-
-
-def table(lines: list[Figure]) -> str:
-    """The figures for a terminal."""
-    rows = [f"{'':24}{'median':>10}  {'smallest .. largest':>22}  {'must':>10}"]
-    for line in lines:
-        sign, unit = ("<=" if line.better == "lower" else ">="), ("x" if line.kind == "ratio" else "")
-        spread = f"{min(line.samples):.2f} .. {max(line.samples):.2f}"
-        verdict = "holds" if line.holds else "FAILS"
-        rows.append(f"{line.name:24}{line.median:>9.2f}{unit:1}  {spread:>22}  {sign} {line.must:>7g}  {verdict}")
-    return "\n".join(rows)
 
 
 def main() -> int:
@@ -239,14 +181,7 @@ def main() -> int:
     print(
         f"read_one: one record with its view's parameters; label_one: without; read_batch: each, in batches of {BATCH}"
     )
-    print(table(lines))
-    if arguments.record:
-        record(
-            "store", {"figures": [line.to_json() | {"samples": list(line.samples)} for line in lines]}, __spec__.name
-        )
-    if arguments.json:
-        arguments.json.write_text(json.dumps([line.to_json() for line in lines], indent=1) + "\n")
-    return 0 if all(line.holds for line in lines) else 1
+    return told(lines, "store", to=arguments.json, recorded=arguments.record, raw={})
 
 
 if __name__ == "__main__":
