@@ -83,7 +83,7 @@ class Batches(Protocol):
     source: Source
     usable: NDArray[np.int64]
 
-    def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch: ...
+    def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int | NDArray[np.int64]) -> ArrayBatch: ...
 
 
 class FreshBatches:
@@ -113,10 +113,11 @@ class FreshBatches:
         sizes = tuple(dict.fromkeys((size, *teacher_sizes)))
         self._images = Images(source, policy, seed, sizes, usable if policy.mixes else usable[:0])
 
-    def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch:
-        """The batch of `indices` in `epoch`."""
+    def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int | NDArray[np.int64]) -> ArrayBatch:
+        """The batch of `indices` in `epoch`, or in an epoch for each."""
         index_B = np.asarray(indices, np.int64)
-        drawn = self._images.render(index_B, np.full(len(index_B), epoch), np.ones(len(index_B), bool))
+        epoch_B = np.broadcast_to(np.asarray(epoch, np.int64), index_B.shape)
+        drawn = self._images.render(index_B, epoch_B, np.ones(len(index_B), bool))
         index_B = index_B[drawn.kept]
         return ArrayBatch(
             drawn.views_BHWC,
@@ -199,24 +200,27 @@ class ReinforcedBatches:
         """What is used, in one line for the user."""
         return self.coverage.line()
 
-    def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> ArrayBatch:
-        """The batch of `indices` in `epoch`."""
+    def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int | NDArray[np.int64]) -> ArrayBatch:
+        """The batch of `indices` in `epoch`, or in an epoch for each."""
         index_B = np.asarray(indices, np.int64)
-        views_B = self._stored_views(index_B, epoch)
+        epoch_B = np.broadcast_to(np.asarray(epoch, np.int64), index_B.shape)
+        views_B = self._stored_views(index_B, epoch_B)
         soft_B = views_B >= 0
-        drawn = self._images.render(index_B, np.where(soft_B, views_B, self.reinforcement.views + epoch), soft_B)
+        drawn = self._images.render(index_B, np.where(soft_B, views_B, self.reinforcement.views + epoch_B), soft_B)
         index_B, views_B = index_B[drawn.kept], views_B[drawn.kept]
         truth_B = self._truth(index_B, views_B, drawn) if self.truth else None
         labels = drawn.labels(index_B, self.labels_N)
         return ArrayBatch(drawn.views_BHWC, index_B, *labels, *self._targets(index_B, views_B), drawn.bad, truth_B)
 
-    def _stored_views(self, index_B: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+    def _stored_views(self, index_B: NDArray[np.int64], epoch_B: NDArray[np.int64]) -> NDArray[np.int64]:
         """Number of the stored view of every sample; -1 = one that was not stored, with the hard label."""
-        view = view_of_epoch(self.seed, epoch, self.reinforcement.views)
-        views_B = np.where(self._takes_stored_view(index_B, epoch), view, -1)
+        epochs, which_B = np.unique(epoch_B, return_inverse=True)
+        views = [view_of_epoch(self.seed, epoch, self.reinforcement.views) for epoch in epochs.tolist()]
+        views_B = np.where(self._takes_stored_view(index_B, epoch_B), np.array(views, np.int64)[which_B], -1)
         if not self._partners.complete:
             for place in np.flatnonzero(views_B >= 0).tolist():
-                taken = self._partners.next_view(int(self._images.hashes_N[index_B[place]]), view)
+                asked = int(self._images.hashes_N[index_B[place]]), int(views_B[place])
+                taken = self._partners.next_view(*asked)
                 views_B[place] = -1 if taken is None else taken
         return views_B
 
@@ -233,12 +237,11 @@ class ReinforcedBatches:
             truth_B[asked_B] = truth_of_targets(*said, labels_B=labels_B, classes=len(self.reinforcement.classes))
         return truth_B
 
-    def _takes_stored_view(self, index_B: NDArray[np.int64], epoch: int) -> NDArray[np.bool_]:
+    def _takes_stored_view(self, index_B: NDArray[np.int64], epoch_B: NDArray[np.int64]) -> NDArray[np.bool_]:
         rows_B, labels_B = self.coverage.rows[index_B], self.coverage.labels[index_B]
         hashes = self._images.hashes_N
-        drawn_B = np.array(
-            [self._words.words(epoch, int(hashes[i]), CHOICE_SLOT, 1)[0] for i in index_B.tolist()], np.uint64
-        )
+        asked = zip(epoch_B.tolist(), hashes[index_B].tolist(), strict=True)
+        drawn_B = np.array([self._words.words(epoch, name, CHOICE_SLOT, 1)[0] for epoch, name in asked], np.uint64)
         unit_B = (drawn_B >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return (rows_B >= 0) & ((unit_B < self.p) | (labels_B < 0))
 
@@ -257,4 +260,4 @@ class ReinforcedBatches:
 
 def _together(views_B: NDArray[np.int64]) -> int | NDArray[np.int64]:
     """View numbers as one where all are the same, which reads faster."""
-    return int(views_B[0]) if (views_B == views_B[0]).all() else views_B
+    return int(views_B[0]) if len(views_B) and (views_B == views_B[0]).all() else views_B

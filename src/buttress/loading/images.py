@@ -5,7 +5,7 @@ Shapes: N samples, B batch, M rows that partners are drawn from, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from buttress.errors import SourceError
 from buttress.sources import Source, UndecodableImage, content_hash
+from buttress.sources.decode import decode
 from buttress.sources.identity import id_hashes
 from buttress.views.mix import own_share
 from buttress.views.policy import Policy
@@ -83,16 +84,21 @@ class Images:
         self._expected_N = content_hashes_N.copy()
 
     def render(self, index_B: NDArray[np.int64], views_B: NDArray[np.int64], mixed_B: NDArray[np.bool_]) -> Rendered:
-        """The views of these samples, under the policy as it is or (not `mixed_B`) without its mixing."""
+        """The views of these samples, under the policy as it is or (not `mixed_B`) without its mixing.
+
+        Views of one sample that stand beside one another are drawn from one decode of it.
+        """
         room = {side: np.empty((len(index_B), side, side, 3), np.uint8) for side in self.sizes}
         kept: list[int] = []
         mixes: list[tuple[int, float]] = []
         bad: list[str] = []
+        decoded = _Decoded(self._picture)
         asked = zip(index_B.tolist(), views_B.tolist(), mixed_B.tolist(), strict=True)
         for place, (index, view, mixed) in enumerate(asked):
             try:
                 rows = [views_BHWC[len(kept)] for views_BHWC in room.values()]
-                mix = self._draw(index, view, self._mixing if mixed else self._alone, rows)
+                picture = decoded.picture(index, again=place + 1 < len(index_B) and index_B[place + 1] == index)
+                mix = self._draw(picture, view, self._mixing if mixed else self._alone, rows)
             except UndecodablePartner as failure:
                 bad.append(self.source.ids[int(self._index_M[failure.row])])
             except UndecodableImage:
@@ -109,9 +115,9 @@ class Images:
             tuple(bad),
         )
 
-    def _draw(self, index: int, view: int, renderer: Renderer, rows: Sequence[Pixels]) -> tuple[int, float]:
+    def _draw(self, picture: Picture, view: int, renderer: Renderer, rows: Sequence[Pixels]) -> tuple[int, float]:
         """Draw a view; gives the position of its partner (-1 = none) and the own share."""
-        data, sample_hash = self._picture(index)
+        data, sample_hash = picture
         renderer.view_into_each(data, sample_hash, view, rows, lambda row: self._picture(int(self._index_M[row])))
         mix = renderer.mix(sample_hash, view)
         return (-1, 1.0) if mix is None else (int(self._index_M[mix.partner]), own_share(mix, rows[0].shape[:2]))
@@ -130,3 +136,29 @@ class Images:
                 "restore it, or give it another name and run the same buttress reinforce command again"
             )
         self._expected_N[index] = 0  # checked; not again in this process
+
+
+class _Decoded:
+    """Pictures, of which the last stays decoded while it is asked for again.
+
+    Args:
+        pictures: index -> picture.
+    """
+
+    def __init__(self, pictures: Callable[[int], Picture]) -> None:
+        self._pictures = pictures
+        self._index = -1
+        self._last: Picture = (b"", 0)
+
+    def picture(self, index: int, *, again: bool) -> Picture:
+        """The picture of `index`. `again`: it is the next that is asked for, too.
+
+        Raises:
+            UndecodableImage.
+        """
+        if index != self._index:
+            picture = self._pictures(index)
+            if not again:
+                return picture
+            self._index, self._last = index, (decode(picture[0]), picture[1])
+        return self._last

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from buttress.errors import ButtressError, SourceError
+from buttress.errors import ButtressError, SettingsError, SourceError
 from buttress.loading.batches import ArrayBatch, Batches
 from buttress.loading.order import EpochOrder, ListedOrder, Order, chunked_order
 from buttress.loading.targets import Batch, SparseTargets
 from buttress.sources import Chunks, chunks_of
 from buttress.terminal import warn
 
-Request = tuple[int, NDArray[np.int64]]
+Request = tuple[int | NDArray[np.int64], NDArray[np.int64]]  # epoch, or that of every sample; places in the source
 Fetched = tuple[Batch, tuple[str, ...]]  # a batch, and the ids of the images that are not in it: they do not decode
 
 
@@ -65,7 +65,10 @@ WHOLE = Share()
 
 
 class _Requests:
-    """The batches of the current epoch from a step on, as (epoch, indices)."""
+    """The batches of the current epoch from a step on, as (epoch, indices).
+
+    With n views per decode, n epochs go over the samples together: each of them over a part, in all n views.
+    """
 
     def __init__(
         self,
@@ -75,8 +78,10 @@ class _Requests:
         shuffle: bool,
         share: Share,
         chunks: Chunks | None = None,
+        views_per_decode: int = 1,
     ) -> None:
         self.usable, self.batch, self.seed, self.shuffle, self.share = usable, batch, seed, shuffle, share
+        self.views = views_per_decode
         self.epoch, self.first_step = 0, 0
         self.chunks = None if chunks is None else chunks.chosen(usable)
 
@@ -89,18 +94,26 @@ class _Requests:
         return self.steps - self.first_step
 
     def __iter__(self) -> Iterator[Request]:
-        count, order = len(self.usable), self._order()
+        together, part = divmod(self.epoch, self.views)
+        count, images, order = len(self.usable), self.batch // self.views, self._order(together)
         for step in range(self.first_step, self.steps):
-            first, stop = self.share.of(step * self.batch, min((step + 1) * self.batch, count))
-            yield self.epoch, self.usable[slice(first, stop) if order is None else order.at(first, stop)]
+            position = part * self.steps + step
+            first, stop = self.share.of(position * images, min((position + 1) * images, count))
+            indices = self.usable[slice(first, stop) if order is None else order.at(first, stop)]
+            yield (self.epoch, indices) if self.views == 1 else self._with_views(together, indices)
 
-    def _order(self) -> Order | None:
+    def _with_views(self, together: int, indices: NDArray[np.int64]) -> Request:
+        """Every sample once for each epoch that goes over the samples together, one after the other."""
+        epochs = np.arange(together * self.views, (together + 1) * self.views)
+        return np.tile(epochs, len(indices)), np.repeat(indices, self.views)
+
+    def _order(self, number: int) -> Order | None:
         """None = as they come."""
         if not self.shuffle:
             return None
         if self.chunks is not None:
-            return ListedOrder(chunked_order(self.seed, self.epoch, self.chunks.of, self.chunks.window))
-        return EpochOrder(self.seed, self.epoch, len(self.usable))
+            return ListedOrder(chunked_order(self.seed, number, self.chunks.of, self.chunks.window))
+        return EpochOrder(self.seed, number, len(self.usable))
 
 
 class BatchLoader:
@@ -116,8 +129,11 @@ class BatchLoader:
         workers: worker processes; 0 = in this process.
         share: which slice of the global batches is this process's.
         max_bad: largest share, 0..1, of images that may fail to decode; they are left out, named and counted.
+        views_per_decode: views of a sample that stand beside one another in a batch, drawn from one decode of it. As
+            many epochs go over the samples once, so that an epoch has the steps and views that it always has.
 
     Raises:
+        SettingsError: `batch` is no multiple of `views_per_decode`, or there are fewer samples than a batch of one has.
         SourceError: more images than `max_bad` cannot be decoded.
     """
 
@@ -131,9 +147,18 @@ class BatchLoader:
         workers: int = 0,
         share: Share = WHOLE,
         max_bad: float = 0.001,
+        views_per_decode: int = 1,
     ) -> None:
         self._max_bad = max_bad
-        self._requests = _Requests(batches.usable, batch, seed, shuffle, share, chunks_of(batches.source))
+        if batch % views_per_decode:
+            raise SettingsError(f"batch = {batch}: is no multiple of engine.views_per_decode = {views_per_decode}")
+        if views_per_decode > 1 and len(batches.usable) < batch:
+            raise SettingsError(
+                f"engine.views_per_decode = {views_per_decode}: needs at least as many samples as a batch has "
+                f"({batch}), there are {len(batches.usable):,}; leave it out"
+            )
+        chunks = chunks_of(batches.source)
+        self._requests = _Requests(batches.usable, batch, seed, shuffle, share, chunks, views_per_decode)
         self._bad: set[str] = set()
         self._loader: DataLoader[Fetched | ButtressError] = DataLoader(
             _Fetch(batches),

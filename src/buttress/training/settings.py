@@ -102,6 +102,8 @@ class EngineSettings:
         checkpoint_every: epochs between checkpoints; the last epoch always has one.
         checkpoint_minutes: minutes between checkpoints inside an epoch; 0 = after every update.
         trackers: tensorboard, wandb or mlflow; metrics.jsonl is always written.
+        views_per_decode: views of an image that a batch holds, from one decode; so many epochs are one pass over the
+            images. Faster where decoding is the bottleneck; batches are of fewer images.
     """
 
     micro_batch: int | None = None
@@ -112,6 +114,7 @@ class EngineSettings:
     checkpoint_every: int = 1
     checkpoint_minutes: float = 15.0
     trackers: list[Tracker] = field(default_factory=list)
+    views_per_decode: int = 1
 
     def __post_init__(self) -> None:
         micro = self.micro_batch
@@ -120,6 +123,8 @@ class EngineSettings:
         _require(self.checkpoint_every >= 1, "engine.checkpoint_every", self.checkpoint_every, "must be at least 1")
         minutes = self.checkpoint_minutes
         _require(0 <= minutes < math.inf, "engine.checkpoint_minutes", minutes, "must be 0 or more")
+        views = self.views_per_decode
+        _require(views >= 1, "engine.views_per_decode", views, "must be at least 1")
         for tracker in self.trackers:
             _require(tracker in get_args(Tracker), "engine.trackers", tracker, "must be tensorboard, wandb or mlflow")
 
@@ -162,6 +167,9 @@ class TrainingSettings:
         _require(
             0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be at least 0 and below 1"
         )
+        views = self.engine.views_per_decode
+        _require(not self.epochs % views, "epochs", self.epochs, f"is no multiple of engine.views_per_decode = {views}")
+        _require(not self.batch % views, "batch", self.batch, f"is no multiple of engine.views_per_decode = {views}")
         _require(self.lr is None or 0 < self.lr < math.inf, "lr", self.lr, "must be above 0")
 
     def without_smoothing(self) -> TrainingSettings:

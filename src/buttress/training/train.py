@@ -172,6 +172,7 @@ def training_loader(data: TrainingData, loaded: LoadedModel, settings: TrainingS
         workers=settings.workers,
         share=share,
         max_bad=data.max_bad,
+        views_per_decode=settings.engine.views_per_decode,
     )
 
 
