@@ -50,7 +50,8 @@ class Batch:
         self.rows = np.empty((CHUNK, SIZE, SIZE, 3), np.uint8)
 
     def row(self, place: int) -> np.ndarray:
-        return self.rows[place % CHUNK]
+        row: np.ndarray = self.rows[place % CHUNK]
+        return row
 
 
 def ours(source: Source, policy: Policy, *, views: int = 1) -> Way:
@@ -73,12 +74,11 @@ def ours(source: Source, policy: Policy, *, views: int = 1) -> Way:
 
 def timms(open_image: Callable[[int], Image.Image], kind: str, *, prefetched: bool = False) -> Way:
     """timm's training transform; `prefetched`: ends in uint8, as for its own prefetcher."""
-    from timm.data import create_transform
+    from timm.data.transforms_factory import create_transform
 
     more: dict[str, Any] = {"auto_augment": "rand-m9-n2-mstd0.5", "re_prob": 0.25} if kind == "ra" else {}
-    transform: Any = create_transform(
-        SIZE, is_training=True, color_jitter=None, interpolation="bilinear", use_prefetcher=prefetched, **more
-    )
+    more |= {"color_jitter": None, "interpolation": "bilinear", "use_prefetcher": prefetched}
+    transform: Any = create_transform(SIZE, is_training=True, **more)
 
     def way(span: range) -> int:
         for place in span:

@@ -12,12 +12,13 @@ from buttress.errors import SettingsError
 from buttress.loading import images
 from buttress.loading.batches import HardBatches
 from buttress.loading.loader import BatchLoader, Share
-from buttress.loading.targets import SparseTargets
+from buttress.loading.targets import Batch, SparseTargets
+from buttress.sources.decode import decode
 from buttress.training.settings import EngineSettings, TrainingSettings
 from buttress.views.presets import preset
 
 
-def epochs_of(batches, numbers, **options) -> list:
+def epochs_of(batches, numbers, **options) -> list[Batch]:
     loader = BatchLoader(batches, **{"batch": 8, "seed": 3, "shuffle": True, "views_per_decode": 4, **options})
     found = []
     for epoch in numbers:
@@ -57,7 +58,12 @@ def test_hard_labels_too_and_the_order_changes(source):
 
 def test_an_image_is_decoded_once(source, monkeypatch):
     decoded = []
-    monkeypatch.setattr(images, "decode", lambda data, real=images.decode: decoded.append(1) or real(data))
+
+    def counted(data):
+        decoded.append(1)
+        return decode(data)
+
+    monkeypatch.setattr(images, "decode", counted)
     epochs_of(HardBatches(source, preset("crop"), seed=0, size=16), range(4))
     assert len(decoded) == 24
 

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import IO, cast
 
 import cv2
 import numpy as np
@@ -67,16 +68,17 @@ def test_ids_classes_and_labels_are_those_of_the_source(folder: Path, tmp_path: 
 def test_every_record_is_a_jpeg_for_every_reader_and_a_member_of_a_tar_file(folder: Path, tmp_path: Path) -> None:
     made = open_source(f"packed:{packed(folder, tmp_path / 'p', short_side=48)}")
     with tarfile.open(tmp_path / "p" / "part-00000.tar") as tar:
-        members = {member.name: tar.extractfile(member).read() for member in tar}
+        members = {member.name: bytes(cast(IO[bytes], tar.extractfile(member)).read()) for member in tar}
     assert list(members) == list(made.ids)
     for sample, original in zip(samples(made), samples(open_source(f"folder:{folder}")), strict=True):
-        assert members[sample.id] == sample.data
+        assert isinstance(sample.data, bytes) and members[sample.id] == sample.data
         upright = decode(original.data)
         scale = min(1.0, 48 / min(upright.shape[:2]))
         expected = tuple(max(round(side * scale), 1) for side in upright.shape[:2])
         pixels = decode(sample.data)
         assert pixels.shape[:2] == expected
-        assert cv2.imdecode(np.frombuffer(sample.data, np.uint8), cv2.IMREAD_COLOR).shape == pixels.shape
+        with_opencv = cv2.imdecode(np.frombuffer(sample.data, np.uint8), cv2.IMREAD_COLOR)
+        assert with_opencv is not None and with_opencv.shape == pixels.shape
         with Image.open(io.BytesIO(sample.data)) as image:
             image.load()
             assert (image.format, image.size) == ("JPEG", pixels.shape[1::-1])
@@ -109,7 +111,12 @@ def test_it_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatch: pyte
     whole = files(packed(folder, tmp_path / "p"))
     assert [name for name in whole if name.endswith(".tar")] == [f"part-0000{n}.tar" for n in range(3)]
     done = []
-    monkeypatch.setattr(packing, "pack_image", lambda *a: done.append(1) or pack_image(*a))
+
+    def counted(pixels, settings):
+        done.append(1)
+        return pack_image(pixels, settings)
+
+    monkeypatch.setattr(packing, "pack_image", counted)
     packed(folder, tmp_path / "p")
     assert not done and files(tmp_path / "p") == whole
     # unfinished, cut, changed: each alone is made again, and only what it touches
@@ -150,6 +157,7 @@ def test_a_killed_packing_leaves_nothing_that_looks_finished(tmp_path: Path) -> 
 KILLED = """
 import sys
 from pathlib import Path
+from typing import IO, cast
 from buttress.sources import open_source, packing
 packing.PART_IMAGES = 10
 packing.pack_source(open_source(f"folder:{sys.argv[1]}"), packing.PackSettings(), Path(sys.argv[2]), workers=0)

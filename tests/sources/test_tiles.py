@@ -38,7 +38,8 @@ def jpeg(
 ) -> bytes:
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
     options += [cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, mcus]
-    return cv2.imencode(".jpg", pixels, options)[1].tobytes()
+    encoded: bytes = cv2.imencode(".jpg", pixels, options)[1].tobytes()
+    return encoded
 
 
 @st.composite

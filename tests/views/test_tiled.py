@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 from tests.sources.test_tiles import jpeg, picture
 
+from buttress.sources.decode import decode
 from buttress.sources.tiles import Tiles, with_index
 from buttress.views import render
 from buttress.views.policy import Policy, RandomCrop
@@ -24,7 +24,12 @@ def test_views_are_the_same_to_the_bit(
 ) -> None:
     renderer = Renderer(policy, seed=3, rows=len(TILED))
     asked = []
-    monkeypatch.setattr(render, "decode", lambda data, real=render.decode: asked.append(1) or real(data))
+
+    def counted(data):
+        asked.append(1)
+        return decode(data)
+
+    monkeypatch.setattr(render, "decode", counted)
     tiled, plain = (lambda row, images=images: (images[row], row) for images in (TILED, PLAIN))
     for row in range(len(TILED)):
         for view in range(8):
@@ -55,6 +60,8 @@ def test_evaluation_decodes_the_whole_for_its_filters_reach_beyond_the_box(
 
 def test_boxes_that_leave_the_image_are_black_there() -> None:
     renderer = Renderer(Policy((RandomCrop(padding=0.2),)), seed=1)
-    views = [[renderer.views(images[0], 9, [view], 40)[0] for view in range(6)] for images in (TILED, PLAIN)]
-    np.testing.assert_array_equal(*views)
-    assert cv2.countNonZero(cv2.inRange(np.concatenate(views[0]), (0, 0, 0), (0, 0, 0))) > 0
+    tiled, plain = (
+        np.stack([renderer.views(images[0], 9, [view], 40)[0] for view in range(6)]) for images in (TILED, PLAIN)
+    )
+    np.testing.assert_array_equal(tiled, plain)
+    assert (tiled == 0).all(axis=-1).any()
