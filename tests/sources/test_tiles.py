@@ -30,7 +30,8 @@ def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (height // 5 + 2, width // 5 + 2, 3)).astype(np.uint8)
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, 3)
-    return np.clip(smooth + generator.integers(-40, 41, smooth.shape), 0, 255).astype(np.uint8)
+    noisy: np.ndarray = np.clip(smooth + generator.integers(-40, 41, smooth.shape), 0, 255).astype(np.uint8)
+    return noisy
 
 
 def jpeg(
