@@ -310,7 +310,7 @@ def test_an_interrupt_says_what_is_true_of_the_command(verb, monkeypatch, capsys
     monkeypatch.setattr(f"{cli.PACKAGE}.{verb}.{verb}", interrupted)
     monkeypatch.setattr(cli, "settings", lambda *_: {})
     assert cli.main([verb]) == 130
-    ends = {"reinforce": "again to go on", "refine": "again to go on"}
+    ends = dict.fromkeys(("pack", "reinforce", "refine"), "again to go on")
     ends |= dict.fromkeys(("train", "compress"), "again with --resume to go on")
     end = ends.get(verb, "again")
     assert capsys.readouterr().err == f"buttress {verb}: interrupted; run the same command {end}\n"

@@ -14,8 +14,10 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from tars import png, tar_bytes, write_tar
 
+from buttress.sources.folder import FolderSource
 from buttress.sources.imagenet_lists import wordnet_ids
 from buttress.sources.opening import _OPENERS
+from buttress.sources.packing import PackSettings, pack_source
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -31,6 +33,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "photos" / "train" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+    pack_source(FolderSource(tmp_path / "photos" / "train"), PackSettings(), tmp_path / "packed", workers=0)
     write_tar(tmp_path / "photos.tar", {f"train/{name}": data for name, data in images.items()})
     columns = {"photo": list(images.values()), "kind": ["x", "y"] * 2, "key": list(images), "other": [b""] * 4}
     pq.write_table(pa.table(columns), tmp_path / "photos.parquet")
