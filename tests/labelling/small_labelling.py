@@ -95,11 +95,11 @@ def blocks_labelled(limit: int | None = None) -> Iterator[list[Block]]:
     """The blocks that are labelled within it; Ctrl-C comes where there would be more than `limit`."""
     really, blocks = block_module._label, list[Block]()
 
-    def noted(block: Block, job: Any) -> Any:
+    def noted(block: Block, job: Any, drawn: Any) -> Any:
         if len(blocks) == limit:
             raise KeyboardInterrupt
         blocks.append(block)
-        return really(block, job)
+        return really(block, job, drawn)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(block_module, "_label", noted)

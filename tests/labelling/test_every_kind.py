@@ -75,6 +75,10 @@ def test_R9_the_bytes_do_not_depend_on_workers_or_order(kind, uris, source, phot
     assert len(order) > 7 and order != sorted(order)
     assert bytes_of(tmp_path / "serial") == bytes_of(tmp_path / "pool")
     assert check_integrity(tmp_path / "serial").whole
+    monkeypatch.setattr(label, "on_gpu", lambda teacher: True)  # there others draw its views
+    monkeypatch.setattr(label, "run_blocks", lambda *_: pytest.fail("not ahead"))
+    run(source, out=tmp_path / "ahead", workers=2)
+    assert bytes_of(tmp_path / "serial") == bytes_of(tmp_path / "ahead")
 
 
 @pytest.mark.parametrize("name", ["plain", "mixed", "several", "mixed+several"])

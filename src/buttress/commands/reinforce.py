@@ -50,7 +50,8 @@ def reinforce(
         class_map: YAML file, class of the images -> class of the teacher, where names do not say it.
         precision: auto is bf16 where the machine is fast at it, else fp32.
         batch: views per forward pass.
-        workers: labelling processes; the default is one per core; 0 = this process.
+        workers: labelling processes (with a GPU: processes that draw views for it); the default is one per core; 0 =
+            this process.
         max_bad: largest share, 0..1, of images that may fail to decode; they are listed and left out.
         truth: also store the probability of each image's own class, one byte per view.
         dry_run: only say how long it would take and how much it would store.

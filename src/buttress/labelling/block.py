@@ -73,6 +73,10 @@ class LabelJob:
     hard_labels: NDArray[np.int32] | None = None
     opened: list[Ensemble] = field(default_factory=list, repr=False, compare=False)
 
+    def row_images(self) -> RowImages:
+        """The images of its rows, of which nothing was seen yet."""
+        return RowImages(self.source, self.order, self.hashes, self.unreadable)
+
     def open_teacher(self) -> Ensemble:
         """The teachers, opened once per process."""
         if not self.opened:
@@ -116,16 +120,38 @@ class BlockLabels:
         return np.concatenate([self.content_hashes_N, self.partner_hashes_P])
 
 
-def label_block(block: Block, job: LabelJob) -> Path:
+DrawnRow = tuple[int, list[int], Views]
+"""A row of a block, counted from its first; the views of it that could be drawn, likewise; their pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The rows of a block, drawn as they are asked for.
+
+    Args:
+        rows: all that decode, in order.
+        images: what was seen of them by then.
+    """
+
+    rows: Iterator[DrawnRow]
+    images: RowImages
+
+
+def label_block(block: Block, job: LabelJob, drawn: Drawn | None = None) -> Path:
     """Render the views of `block`, ask the teacher, write the records; returns the file.
 
     A file that is there, whole and of the same samples is returned as it is. Rows whose image cannot be decoded get
     absent records, and so do views that are mixed with such an image.
+
+    Args:
+        block: what to label.
+        job: how.
+        drawn: its rows, where others draw them; none = this process does.
     """
     path = block_path(block, job.work)
     if read_block(path, block, job) is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, _pack(_label(block, job), _context(block, job)))
+        write_atomic(path, _pack(_label(block, job, drawn or _drawn_here(block, job)), _context(block, job)))
     return path
 
 
@@ -171,12 +197,11 @@ def _context(block: Block, job: LabelJob) -> bytes:
     return f"{job.digest} {block} ".encode() + job.hashes[rows].tobytes() + labels + job.partners_digest
 
 
-def _label(block: Block, job: LabelJob) -> BlockLabels:
+def _label(block: Block, job: LabelJob, drawn: Drawn) -> BlockLabels:
     area = block.area
     labels_VNS = np.zeros((area.views, area.rows, job.codec.stride), np.uint8)
     truth_VN = None if job.hard_labels is None else np.zeros((area.views, area.rows), np.uint8)
-    images = RowImages(job.source, job.order, job.hashes, job.unreadable)
-    for views, at_B in _batches(block, job, images):
+    for views, at_B in _batches(block, job, drawn.rows):
         probabilities_BC = job.open_teacher().probabilities(views)
         if probabilities_BC.shape != (len(at_B), job.classes):
             raise LabellingError(
@@ -186,7 +211,7 @@ def _label(block: Block, job: LabelJob) -> BlockLabels:
         labels_VNS[view_B, row_B] = job.codec.encode(*top_k(probabilities_BC, job.k))
         if truth_VN is not None and job.hard_labels is not None:
             truth_VN[view_B, row_B] = truth_codes(probabilities_BC, job.hard_labels[area.first_row + row_B])
-    return BlockLabels(labels_VNS, *_seen(block, images), truth_VN)
+    return BlockLabels(labels_VNS, *_seen(block, drawn.images), truth_VN)
 
 
 def _seen(block: Block, images: RowImages) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]:
@@ -197,11 +222,11 @@ def _seen(block: Block, images: RowImages) -> tuple[NDArray[np.uint64], NDArray[
     return hashes_N, np.array(others, np.int64), hashes_P
 
 
-def _batches(block: Block, job: LabelJob, images: RowImages) -> Iterator[tuple[Views, NDArray[np.int64]]]:
+def _batches(block: Block, job: LabelJob, rows: Iterator[DrawnRow]) -> Iterator[tuple[Views, NDArray[np.int64]]]:
     """Teacher batches in row-major order with the place (row * V + view) of each."""
     waiting = WaitingViews(job.sizes)
     places: list[int] = []
-    for row, drawn, views in _rendered_rows(block, job, images):
+    for row, drawn, views in rows:
         waiting.add(views)
         places.extend(row * block.area.views + view for view in drawn)
         while len(waiting) >= job.batch:
@@ -212,12 +237,17 @@ def _batches(block: Block, job: LabelJob, images: RowImages) -> Iterator[tuple[V
         yield waiting.batch(0, job.batch), np.array(places)
 
 
-def _rendered_rows(block: Block, job: LabelJob, images: RowImages) -> Iterator[tuple[int, list[int], Views]]:
-    """Of each row that decodes, the views that can be drawn (counted from the block's first) and their pixels."""
+def _drawn_here(block: Block, job: LabelJob) -> Drawn:
+    images = job.row_images()
+    return Drawn(drawn_rows(block, range(block.area.first_row, block.area.stop_row), job, images), images)
+
+
+def drawn_rows(block: Block, rows: range, job: LabelJob, images: RowImages) -> Iterator[DrawnRow]:
+    """Of those `rows` of a block that decode, the views that can be drawn, and their pixels."""
     renderer = Renderer(job.policy, job.seed, job.partners)
     area = block.area
     numbers = range(area.first_view, area.stop_view)
-    for row in range(area.first_row, area.stop_row):
+    for row in rows:
         try:
             drawn, views = views_at_sizes(renderer, images.load(row), numbers, job.sizes, images.load)
         except UndecodableImage:

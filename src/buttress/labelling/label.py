@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from buttress.errors import LabellingError, SourceError
 from buttress.files import require_own_folder, write_atomic, write_json
+from buttress.labelling.ahead import label_ahead
 from buttress.labelling.block import BlockLabels, LabelJob, block_path, read_block
 from buttress.labelling.growth import STARTED, WORK, Growth, plan_growth
 from buttress.labelling.identity import Identity
@@ -89,7 +90,8 @@ def label_source(
     if dry_run:
         growth = plan_growth(source, identity, settings.views, out)
         views = sum(plan.area.size for plan in _plans(growth, identity))
-        for line in estimate(source, opened, identity, settings, views, workers_of(settings, opened), out):
+        workers = workers_of(settings)
+        for line in estimate(source, opened, identity, settings, views, workers, out, ahead=on_gpu(opened)):
             print(line)
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -102,13 +104,14 @@ def _plans(growth: Growth, identity: Identity) -> list[PartPlan]:
     return missing_parts(growth.spans, growth.areas(), growth.views, stride)
 
 
-def workers_of(settings: LabelSettings, teacher: Ensemble) -> int:
-    """Labelling processes: what was asked for, else one per core; on a GPU this process alone, which fills it best."""
-    if settings.workers is not None:
-        return settings.workers
-    if any(said.get("device") == "cuda" for said in teacher.describe()):
-        return 0
-    return cores()
+def workers_of(settings: LabelSettings) -> int:
+    """Worker processes: what was asked for, else one per core."""
+    return cores() if settings.workers is None else settings.workers
+
+
+def on_gpu(teacher: Ensemble) -> bool:
+    """Whether a GPU answers: then one process asks it, and the others draw views for it."""
+    return any(said.get("device") == "cuda" for said in teacher.describe())
 
 
 class _Labelling:
@@ -211,7 +214,9 @@ class _Labelling:
         waiting = {name: sum(block not in finished for block in cut) for name, cut in blocks.items()}
         parts = [self._assemble(plans[name], cut) for name, cut in blocks.items() if not waiting[name]]
         with progress("labelling", views, "views") as bar:
-            for block, path in run_blocks(left, self.job, workers_of(self.settings, self.teacher)):
+            workers = workers_of(self.settings)
+            run = label_ahead if workers and on_gpu(self.teacher) else run_blocks
+            for block, path in run(left, self.job, workers):
                 self._check(block, path)
                 bar.advance(block.area.size)
                 waiting[block.part] -= 1

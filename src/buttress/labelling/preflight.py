@@ -113,8 +113,13 @@ def estimate(
     missing: int,
     workers: int,
     out: Path,
+    *,
+    ahead: bool,
 ) -> list[str]:
-    """What labelling the `missing` views would take, from 64 views labelled here and now."""
+    """What labelling the `missing` views would take, from 64 views labelled here and now.
+
+    `ahead`: the workers draw views, and this process asks the teacher meanwhile.
+    """
     per_image = min(settings.views, DRY_RUN_VIEWS)
     images = min(max(1, DRY_RUN_VIEWS // per_image), len(source))
     renderer, count = Renderer(identity.policy, identity.seed, len(source)), 0
@@ -134,7 +139,8 @@ def estimate(
     for first in range(0, len(pixels), settings.batch):
         count += len(teacher.probabilities(pixels.batch(first, settings.batch)))
     processes = max(1, min(workers, os.cpu_count() or 1))
-    each = ((rendered - started) + (time.perf_counter() - warmed)) / count / processes
+    drawing, asking = (rendered - started) / count, (time.perf_counter() - warmed) / count
+    each = max(drawing / processes, asking) if ahead and workers else (drawing + asking) / processes
     stride = TopKLog8(identity.k, len(identity.classes)).stride + identity.has_truth
     sizes = " and ".join(map(str, teacher.sizes))
     where = next(path for path in (out, *out.absolute().parents) if path.exists())

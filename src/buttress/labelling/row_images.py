@@ -52,12 +52,17 @@ class RowImages:
             sample = self._source[index]
             pixels_HWC = decode(sample.data)
         except UndecodableImage:
-            self._note(row, 0)
+            self.note(row, 0)
             raise
-        self._note(row, content_hash(sample.data))
+        self.note(row, content_hash(sample.data))
         return pixels_HWC, int(self._hashes[row])
 
-    def _note(self, row: int, content: int) -> None:
+    def note(self, row: int, content: int) -> None:
+        """Write down what was seen of a row.
+
+        Raises:
+            SourceError: it is another image than a moment ago.
+        """
         if self.seen.setdefault(row, content) != content:
             raise SourceError(
                 f"{self._source.ids[int(self._order[row])]}: the image has changed while it was labelled; "
