@@ -48,6 +48,7 @@ WORK = Path(f"build/cifar100-{IMAGES}")
 RATES = {"hard": 4e-3, "store": 8e-3}  # as chosen for the plain student by benchmarks.cifar100 tune
 SEEDS = (0, 1, 2)
 KEEPS = (1.0, 0.5, 0.25, 0.1, 0.025)
+WIDTHS = (1.0, 0.75, 0.5, 0.375, 0.25)
 DKM_EPOCHS, DKM_RATES = 8, (5e-4, 1e-3)
 NOISE = 0.2  # share of wrong labels
 TURNS, STEPS, LATE = 7, 5, 10_000  # of the cost of a step
@@ -215,7 +216,11 @@ def alone(work: Path) -> None:
     from buttress.runs.run import open_run
     from buttress.weights.lcs import Lcs
 
-    there = {line["name"] for line in lines(NAME) if line["kind"] == "alone"}
+    there = {line["name"] for line in lines(NAME)}
+    for width in WIDTHS:
+        if f"size-width-{width:g}" not in there:
+            told_size = {"kind": "size", "name": f"size-width-{width:g}", "arm": "lcs-width", "level": width}
+            record(NAME, {**told_size, "bytes": width_bytes(width)}, MODULE)
     for targets in BOTH:
         for seed in SEEDS:
             run = open_run(plain_run(work, targets, seed))
@@ -258,6 +263,21 @@ def alone(work: Path) -> None:
             for keep in KEEPS[1:]:
                 told("pruned", keep, partial(pruned, keep, False))
                 told("pruned-bn", keep, partial(pruned, keep, True))
+
+
+def width_bytes(width: float) -> int:
+    """Of the plain network that is left at a width, in float32."""
+    import timm
+
+    from buttress.weights.build import create_method
+    from buttress.weights.levels import set_level
+
+    model = timm.create_model("test_resnet", num_classes=100)
+    by = create_method(LcsSettings(level="width"), size=SIZE)
+    by.prepare(model)
+    set_level(model, width=width)
+    by.materialise(model)
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
 def step_costs() -> None:
@@ -409,12 +429,12 @@ def keep_table(targets: str) -> str:
 
 def width_table() -> str:
     rows = []
-    for width in (1, 0.75, 0.5, 0.375, 0.25):
+    sizes = {x["level"]: x["bytes"] for x in lines(NAME) if x["kind"] == "size"}
+    for width in WIDTHS:
         runs = runs_of("lcs-width", "store", f"width={width:g}")
-        if runs:
-            size = next(iter(runs.values()))["bytes"]
-            rows.append([f"{width:g}", top1(runs), f"{size / 1e6:.2f}"])
-    return markdown(["width", "top-1 %", "MB"], rows)
+        if runs and width in sizes:
+            rows.append([f"{width:g}", top1(runs), f"{sizes[width] / 1e6:.2f}"])
+    return markdown(["width", "top-1 %", "MB in float32"], rows)
 
 
 def subspace_table() -> str:

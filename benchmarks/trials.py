@@ -111,7 +111,8 @@ def figures_on(loaded: Any, held_uri: str, test_uri: str | None) -> Line:
         return values
     test = score(loaded, open_source(test_uri))
     temperature = best_temperature(torch.from_numpy(held.logits), torch.from_numpy(held.labels))
-    assert temperature is not None, "all right, or nothing learnt"
+    if temperature is None:  # all right, or nothing learnt
+        temperature = 1.0
     scaled = figures_of(test.logits / np.float32(temperature), test.labels)
     return {
         **values,
