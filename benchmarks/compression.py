@@ -49,7 +49,7 @@ RATES = {"hard": 4e-3, "store": 8e-3}  # as chosen for the plain student by benc
 SEEDS = (0, 1, 2)
 KEEPS = (1.0, 0.5, 0.25, 0.1, 0.025)
 WIDTHS = (1.0, 0.75, 0.5, 0.375, 0.25)
-DKM_EPOCHS, DKM_RATES = 8, (5e-4, 1e-3)
+DKM_EPOCHS, DKM_LONG_EPOCHS, DKM_RATES = 8, 16, (5e-4, 1e-3)
 NOISE = 0.2  # share of wrong labels
 TURNS, STEPS, LATE = 7, 5, 10_000  # of the cost of a step
 PLAIN_BYTES = 1_547_264  # of the plain student's weights file
@@ -58,6 +58,7 @@ ARMS: dict[str, MethodSettings | None] = {
     "plain": None,
     "dkm-2": DkmSettings(bits=2),
     "dkm-1": DkmSettings(bits=1),
+    "dkm-2-16": DkmSettings(bits=2),  # 16 epochs
     # Tried on the held-back images when the classifier had no bits of its own, 1e-3 for 4 epochs, the last one for 10:
     "dkm-2-alike": DkmSettings(bits=2, classifier_bits=2, min_weights=2048),
     "dkm-2-hard": DkmSettings(bits=2, classifier_bits=2, min_weights=2048, tau=0.01),
@@ -75,7 +76,7 @@ ARMS: dict[str, MethodSettings | None] = {
 }
 BOTH = ("hard", "store")
 WANTED = {  # arm -> what it is trained on; noise = hard labels of which a fifth is wrong
-    **dict.fromkeys(("plain", "dkm-2", "dkm-1", "lcs-point", "subspace"), BOTH),
+    **dict.fromkeys(("plain", "dkm-2", "dkm-2-16", "dkm-1", "lcs-point", "subspace"), BOTH),
     **{f"target-{keep:g}": ("store",) for keep in KEEPS[1:]},
     **dict.fromkeys(("lcs-line", "lcs-width", "lcs-point-group"), ("store",)),
 }
@@ -183,7 +184,8 @@ def tuning(arms: Sequence[str]) -> list[Trial]:
     """
     rates = [Trial("tune", "dkm-2", targets, 0, rate, DKM_EPOCHS) for targets in BOTH for rate in DKM_RATES]
     drops = [Trial("tune", arm, "store", 0, RATES["store"]) for arm in ("lcs-uniform-0.2", "lcs-log-0.5")]
-    return [trial for trial in rates + drops if trial.arm in arms]
+    longer = [Trial("tune", "dkm-2-16", targets, 0, dkm_rate(targets), DKM_LONG_EPOCHS) for targets in BOTH]
+    return [trial for trial in rates + drops + longer if trial.arm in arms]
 
 
 def dkm_rate(targets: str) -> float:
@@ -199,7 +201,8 @@ def finals(arms: Sequence[str]) -> list[Trial]:
         for arm in arms:
             for targets in WANTED[arm]:
                 if arm.startswith("dkm"):
-                    found.append(Trial("final", arm, targets, seed, dkm_rate(targets), DKM_EPOCHS))
+                    epochs = DKM_LONG_EPOCHS if arm == "dkm-2-16" else DKM_EPOCHS
+                    found.append(Trial("final", arm, targets, seed, dkm_rate(targets), epochs))
                 else:
                     found.append(Trial("final", arm, targets, seed, RATES[targets]))
     noisy = [Trial("final", arm, "noise", seed, RATES["hard"]) for seed in SEEDS for arm in ("plain", "subspace")]
