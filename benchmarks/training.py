@@ -184,14 +184,15 @@ def against_timm(repeats: int, work: Path) -> list[Figure]:
 
 def table() -> str:
     """The ratios of the last recorded run."""
+    last = lines(NAME)[-1]
     rows = [
         [
-            TOLD[row["name"].removeprefix("training.")],
+            TOLD.get(row["name"].removeprefix("training."), row["name"]),
             f"{row['ratio']:.3f}",
             "{:.3f} to {:.3f}".format(*row["spread"]),
             f"{'at most' if row['better'] == 'lower' else 'at least'} {row['must']:g}",
         ]
-        for row in lines(NAME)[-1]["figures"]
+        for row in last.get("figures") or last["rows"]  # as they were called first
     ]
     return markdown(["CPU time of an epoch", "median ratio", "smallest to largest", "wanted"], rows)
 
