@@ -160,7 +160,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     cost = {"cpu_seconds": round(time.process_time() - used), "resumed": resumed}
     levels = {}
     for level in levels_of(run):
-        loaded = run.load_model(level)
+        loaded = run.load_model(level, measured=True)
         levels[str(level or "")] = {**scored(loaded, trial.phase, work), "bytes": loaded.stored_bytes}
     top = next(iter(levels.values()))
     return {"kind": "trial", **asdict(trial), **cost, **top, "levels": levels}
@@ -391,15 +391,15 @@ def dkm_table() -> str:
             kmeans = alone_of("kmeans", bits, targets)
             if not ours:
                 continue
-            size = next(iter(ours.values()))["bytes"]
+            size = next((x["bytes"] for x in ours.values() if x["bytes"]), None)  # not every run was measured
             cells = [f"{name}, {TOLD[targets]}", top1(plain), top1(kmeans), top1(ours), difference(ours, plain)]
             rows.append(
                 [
                     *cells,
                     verdict(ours, plain, -1.0),
                     difference(ours, kmeans),
-                    f"{size / 1e6:.3f}",
-                    f"{PLAIN_BYTES / size:.1f}",
+                    f"{size / 1e6:.3f}" if size else "",
+                    f"{PLAIN_BYTES / size:.1f}" if size else "",
                 ]
             )
     head = [
