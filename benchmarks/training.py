@@ -5,7 +5,7 @@ engine adds to a bare loop of torch on the same batches; and training from files
     python -m benchmarks.training --record        # and a line of docs/results/training.jsonl, docs/engine.md's table
 
 CPU time of whole trainings of a few steps (one thread; worker processes counted), the arms by turns, the median of the
-paired ratios with their smallest and largest. About 5 minutes (BUTTRESS_DATA):
+paired ratios with their smallest and largest (BUTTRESS_DATA):
 
 - epoch_ratio, online_ratio, bare_ratio: an epoch from a store over one on hard labels, over one with a live teacher,
   and one on hard labels over the bare loop. CIFAR-100's images, timm's test_resnet at 32 px, teacher EfficientNet-Lite0

@@ -14,7 +14,7 @@ def pack(
     workers: int | None = None,
     max_bad: float = 0.001,
 ) -> None:
-    """Write a smaller copy of some images from which training views are decoded several times as fast.
+    """Write a smaller copy of some images, of which a training view decodes no more than it shows.
 
     The copy is a source, packed:DIR. Its pixels are not those of the original: a teacher labels the copy. Run again,
     it does only what is missing.
