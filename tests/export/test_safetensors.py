@@ -13,7 +13,8 @@ from tests.export.runs import CLASSES, a_run, alone
 from buttress.cli import main
 from buttress.errors import ModelError
 from buttress.models.load import load_model
-from buttress.models.packed import Affine, Entry, Palettised, Plain, Sparse, unpack, write_packed
+from buttress.models.packed import Affine, Entry, Palettised, Plain, Sparse, write_packed
+from buttress.models.packed_reader import unpack
 from buttress.weights.levels import Level
 from buttress.weights.settings import DkmSettings, LcsSettings, SubspaceSettings
 

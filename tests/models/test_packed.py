@@ -17,14 +17,13 @@ from buttress.models.packed import (
     Palettised,
     Plain,
     Sparse,
-    from_bits,
     pack,
     packed_bytes,
     sizes,
     to_bits,
-    unpack,
     write_packed,
 )
+from buttress.models.packed_reader import from_bits, unpack
 
 
 def generator(seed):

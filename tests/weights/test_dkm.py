@@ -14,12 +14,14 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from buttress.errors import ModelError, SettingsError
-from buttress.models.packed import sizes, unpack, write_packed
+from buttress.models.packed import sizes, write_packed
+from buttress.models.packed_reader import unpack
 from buttress.training.ema import Ema
-from buttress.weights import dkm
-from buttress.weights.dkm import Dkm, Palette, coreml_buffers, gap, soft_kmeans
+from buttress.weights import soft_kmeans as soft_kmeans_module
+from buttress.weights.dkm import Dkm, Palette, coreml_buffers, gap
 from buttress.weights.kmeans import nearest
 from buttress.weights.settings import DkmSettings
+from buttress.weights.soft_kmeans import soft_kmeans
 
 GENERATOR = torch.Generator()
 
@@ -139,7 +141,7 @@ def test_chunks_give_the_values_and_gradients_of_the_formula_as_autograd_has_it(
     start, temperature = drawn(2, 4, dim, seed=3), torch.tensor(temperature, dtype=torch.float64)
     found = {}
     for way, function, limit in (("whole", soft_kmeans, 2**40), ("chunks", soft_kmeans, 100), ("plain", formula, 0)):
-        monkeypatch.setattr(dkm, "CHUNK_ELEMENTS", limit)
+        monkeypatch.setattr(soft_kmeans_module, "CHUNK_ELEMENTS", limit)
         rows = drawn(2, 57, dim).requires_grad_()
         mixed = function(rows, start, temperature, 3)
         (mixed * drawn(2, 57, dim, seed=5)).sum().backward()
@@ -149,7 +151,7 @@ def test_chunks_give_the_values_and_gradients_of_the_formula_as_autograd_has_it(
 
 
 def test_chunks_keep_no_attention_for_the_backward_pass(monkeypatch):
-    monkeypatch.setattr(dkm, "CHUNK_ELEMENTS", 6400)
+    monkeypatch.setattr(soft_kmeans_module, "CHUNK_ELEMENTS", 6400)
     kept = [0]
 
     def seen(tensor):

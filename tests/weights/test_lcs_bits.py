@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from buttress.errors import ModelError, SettingsError
-from buttress.models.packed import Affine, unpack, write_packed
+from buttress.models.packed import Affine, write_packed
+from buttress.models.packed_reader import unpack
 from buttress.training.ema import Ema
 from buttress.training.settings import EngineSettings
 from buttress.weights.interpolation import Interpolated

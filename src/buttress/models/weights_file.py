@@ -51,7 +51,7 @@ def read_weights(path: Path) -> WeightsFile:
     except (SafetensorError, OSError) as failure:
         raise ModelError(f"{path}: not a readable safetensors file ({failure}); fetch it again") from failure
     if PACKED in metadata:
-        from buttress.models.packed import unpack
+        from buttress.models.packed_reader import unpack
 
         tensors = unpack(path)
     tensors.update(_tied(metadata, tensors, path))

@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
 
@@ -26,11 +25,9 @@ from buttress.weights.kmeans import kmeans, lloyd, nearest, reseated
 from buttress.weights.levels import Level
 from buttress.weights.settings import DkmSettings
 from buttress.weights.sites import Site, classifier_of, require_plain, sites
+from buttress.weights.soft_kmeans import gathered, soft_kmeans
 
-FLOOR = 1e-7  # of an attention: no entry of a palette is ever without weight
-LEAST = -40.0  # of a logit beside the largest: far below the floor, and exp is many times slower where it underflows
 HARD_ITERATIONS = 20  # before an evaluation
-CHUNK_ELEMENTS = 2**16  # of the attention of a chunk of rows, which so stays in the cache
 
 
 class Palette(nn.Module):
@@ -111,7 +108,7 @@ class Palette(nn.Module):
         """One soft iteration from the stored palette, which it replaces; of equal entries one moves elsewhere."""
         self._rescale(original)
         rows_GND, _ = self.split(original)
-        sums_GKD, masses_GK1 = _gathered(rows_GND, self.centroids, self.temperature)
+        sums_GKD, masses_GK1 = gathered(rows_GND, self.centroids, self.temperature)
         moved = sums_GKD / masses_GK1
         equal_GKK = (moved[:, :, None] == moved[:, None]).all(-1).tril(-1)
         if bool(equal_GKK.any()):
@@ -288,97 +285,6 @@ def coreml_buffers(model: nn.Module) -> dict[str, Tensor]:
             along[palette.axis] = -1
             buffers[prefix + "palettization_scale"] = cast(Tensor, palette.scale).clone().view(along)
     return buffers
-
-
-def soft_kmeans(rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor, iterations: int) -> Tensor:
-    """Each row as the mixture of the palette, after some iterations of soft k-means.
-
-    The attention is that of the last iteration, the palette the one that it led to. Attentions are computed anew in the
-    backward pass, in chunks of rows that fit the cache, and never kept.
-
-    Args:
-        rows_GND: differentiable, once.
-        centroids_GKD: where the iterations start.
-        temperature: 0-d, of squared distances.
-        iterations: at least 1.
-    """
-    mixed: Tensor = _SoftKmeans.apply(rows_GND, centroids_GKD, temperature, iterations)
-    return mixed
-
-
-class _SoftKmeans(torch.autograd.Function):
-    """The gradient is written out: kept by autograd, the attentions of all iterations would be many times the weights,
-    and most of a step's time.
-
-    With A the attention, S its sums over rows and T = A rows, an iteration is C' = T / S. Of a gradient c' in C' that
-    in A is rows (c' / S) - c'.C' / S. Through the softmax of -|row - C|^2 / temperature that becomes l, and l becomes
-    2 / temperature times l C in the rows and l (rows - C) in C.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor, iterations: int) -> Tensor:
-        palettes, masses = [centroids_GKD], []
-        for _ in range(iterations):
-            sums_GKD, masses_GK1 = _gathered(rows_GND, palettes[-1], temperature)
-            palettes.append(sums_GKD / masses_GK1)
-            masses.append(masses_GK1)
-        ctx.save_for_backward(rows_GND, temperature, torch.stack(palettes), torch.stack(masses))
-        chunks = _chunks(rows_GND, centroids_GKD)
-        return torch.cat([_attention(each, palettes[-2], temperature)[0].mT @ palettes[-1] for each in chunks], 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient_GND: Tensor) -> tuple[Tensor | None, ...]:
-        rows_GND, temperature, palettes, masses = ctx.saved_tensors
-        found_GND = torch.zeros_like(rows_GND)
-        rows, given, found = (_chunks(each, palettes[0]) for each in (rows_GND, gradient_GND, found_GND))
-        to_palette_GKD = torch.zeros_like(palettes[0])
-        for chunk_GND, given_GND in zip(rows, given, strict=True):
-            to_palette_GKD += _attention(chunk_GND, palettes[-2], temperature)[0] @ given_GND
-        for step in reversed(range(len(masses))):
-            palette_GKD, after_GKD = palettes[step], palettes[step + 1]
-            to_sums_GKD = to_palette_GKD / masses[step]
-            to_masses_GK1 = -(to_sums_GKD * after_GKD).sum(2, keepdim=True)
-            to_palette_GKD = torch.zeros_like(palette_GKD)
-            for chunk_GND, given_GND, found_chunk_GND in zip(rows, given, found, strict=True):
-                attention_GKN, raw_GKN = _attention(chunk_GND, palette_GKD, temperature)
-                found_chunk_GND += attention_GKN.mT @ to_sums_GKD
-                to_raw_GKN = torch.baddbmm(to_masses_GK1, to_sums_GKD, chunk_GND.mT)
-                if step == len(masses) - 1:
-                    to_raw_GKN.baddbmm_(after_GKD, given_GND.mT)
-                weighted_GKN = to_raw_GKN.mul_(raw_GKN).mul_(raw_GKN >= FLOOR)  # no gradient below the floor
-                to_distance_GKN = weighted_GKN.addcmul_(raw_GKN, weighted_GKN.sum(1, keepdim=True), value=-1)
-                to_distance_GKN *= 2 / temperature
-                found_chunk_GND += to_distance_GKN.mT @ palette_GKD
-                to_palette_GKD += to_distance_GKN @ chunk_GND - to_distance_GKN.sum(2, keepdim=True) * palette_GKD
-        return found_GND, None, None, None
-
-
-def _gathered(rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-    """What each entry attends to: the sum of rows [G, K, D] and how many they are [G, K, 1]."""
-    sums_GKD, masses_GK1 = torch.zeros_like(centroids_GKD), torch.zeros_like(centroids_GKD[..., :1])
-    for chunk_GND in _chunks(rows_GND, centroids_GKD):
-        attention_GKN, _ = _attention(chunk_GND, centroids_GKD, temperature)
-        sums_GKD += attention_GKN @ chunk_GND
-        masses_GK1 += attention_GKN.sum(2, keepdim=True)
-    return sums_GKD, masses_GK1
-
-
-def _chunks(rows_GND: Tensor, centroids_GKD: Tensor) -> Sequence[Tensor]:
-    return torch.split(rows_GND, max(1, CHUNK_ELEMENTS // centroids_GKD[..., 0].numel()), 1)
-
-
-def _attention(rows_GND: Tensor, centroids_GKD: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-    """[G, K, N]: how much of each row each entry has, over the entries a little more than 1; and before the floor."""
-    rows_GDN = rows_GND.mT.contiguous()  # long runs of memory: many times as fast for small palettes
-    distances = (rows_GDN[:, None, 0] - centroids_GKD[..., 0, None]).square_()
-    for axis in range(1, rows_GDN.shape[1]):
-        distances += (rows_GDN[:, None, axis] - centroids_GKD[..., axis, None]).square_()
-    logits_GKN = distances.div_(-temperature)
-    logits_GKN -= logits_GKN.amax(1, keepdim=True)
-    raw_GKN = logits_GKN.clamp_(min=LEAST).exp_()
-    raw_GKN /= raw_GKN.sum(1, keepdim=True)
-    return raw_GKN.clamp(min=FLOOR), raw_GKN
 
 
 def _group(channels: int, settings: DkmSettings) -> int:
