@@ -10,7 +10,6 @@ one hides more. `packed`: the same photographs packed. About 3 minutes.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.ratios import Figure, by_turns, over, told
+from benchmarks.ratios import Figure, asked, by_turns, over, told
 from benchmarks.trials import data_folder
 from buttress.labelling.block import LabelJob, label_block
 from buttress.labelling.plan import Block, Rectangle
@@ -89,10 +88,7 @@ def bare(job: LabelJob) -> Way:
 
 def main() -> int:
     """Measure, print, and write the figures where asked; returns 1 where a bound does not hold."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--record", action="store_true", help="append the figures to docs/results/labelling.jsonl")
-    arguments = parser.parse_args()
+    arguments = asked(__doc__, "labelling")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)

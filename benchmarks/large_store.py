@@ -52,9 +52,9 @@ print(json.dumps({"open_ms": opened, "first_lookup_ms": first, "first_plane_ms":
 """
 
 
-def write(folder: Path) -> np.ndarray:
-    """Make it; returns the id hashes `[N]`."""
-    settings: dict[str, Any] = {
+def card_settings() -> dict[str, Any]:
+    """Those of the card that decide the labels."""
+    return {
         "seed": 0,
         "k": K,
         "classes": tuple(f"class {i}" for i in range(CLASSES)),
@@ -63,6 +63,11 @@ def write(folder: Path) -> np.ndarray:
         "teachers": (),
         "labelling": {},
     }
+
+
+def write(folder: Path) -> np.ndarray:
+    """Make it; returns the id hashes `[N]`."""
+    settings = card_settings()
     digest = settings_digest(**settings)
     hashes = np.arange(1, ROWS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     parts = [

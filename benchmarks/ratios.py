@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import statistics
@@ -112,6 +113,14 @@ def table(figures: Sequence[Figure]) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.1e}"
+
+
+def asked(description: str | None, name: str) -> argparse.Namespace:
+    """The words of the command line: --json FILE, --record."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--record", action="store_true", help=f"append the figures to docs/results/{name}.jsonl")
+    return parser.parse_args()
 
 
 def told(figures: Sequence[Figure], name: str, *, to: Path | None, recorded: bool, raw: Mapping[str, Any]) -> int:

@@ -14,7 +14,6 @@ About 90 s. This is the only place of the project that unpickles anything: files
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 import tempfile
@@ -25,9 +24,9 @@ import numpy as np
 import torch
 
 from benchmarks import large_store
-from benchmarks.ratios import Figure, cpu_us, told
+from benchmarks.ratios import Figure, asked, cpu_us, told
 from benchmarks.trials import data_folder
-from buttress.store.card import Card, Probes, RendererId, SourceInfo, settings_digest, standard_fields
+from buttress.store.card import Card, Probes, SourceInfo, settings_digest, standard_fields
 from buttress.store.codec import TopKLog8, top_k
 from buttress.store.reader import Reinforcement, open_reinforcement
 from buttress.store.writer import PartColumns, write_card, write_index, write_part, write_probes
@@ -58,15 +57,7 @@ def write_store(folder: Path) -> Reinforcement:
     codec, generator = TopKLog8(K, CLASSES), np.random.default_rng(SEED)
     pool = codec.encode(*top_k(peaked_rows(4_000), K))
     ids = generator.permutation(ROWS).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
-    settings: dict[str, Any] = {
-        "seed": SEED,
-        "k": K,
-        "classes": tuple(f"class {i}" for i in range(CLASSES)),
-        "policy": POLICY,
-        "renderer": RendererId(id="opencv-linear", version=1),
-        "teachers": (),
-        "labelling": {},
-    }
+    settings = large_store.card_settings()
     entry = write_part(
         folder,
         row_block=0,
@@ -213,10 +204,7 @@ def figures_of_size(opened: dict[str, list[float]], lost: dict[str, float]) -> l
 
 def main() -> int:
     """Measure, print, and write the figures where asked; returns 1 where a bound does not hold."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--record", action="store_true", help="append the figures to docs/results/store.jsonl")
-    arguments = parser.parse_args()
+    arguments = asked(__doc__, "store")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folders = [Path(temporary, name) for name in ("store", "reference", "large")]

@@ -14,7 +14,6 @@ is installed. About 2 minutes.
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 import tempfile
@@ -27,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.ratios import Figure, by_turns, over, told
+from benchmarks.ratios import Figure, asked, by_turns, over, told
 from benchmarks.store import MLDR_VIEWS, compressed
 from benchmarks.trials import data_folder
 from buttress.sources import Source, id_hash, open_source
@@ -223,16 +222,12 @@ def figures(us: dict[str, list[float]]) -> list[Figure]:
 
 def main() -> int:
     """Measure, print, and write the figures where asked; returns 1 where a bound does not hold."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--record", action="store_true", help="append the figures to docs/results/views.jsonl")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    arguments = parser.parse_args()
+    arguments = asked(__doc__, "views")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         pipelines = ways(Path(temporary))
         images = len(open_source(f"folder:{data_folder() / 'photos' / 'imagenet1k_sample' / 'val'}"))
-        us = by_turns(pipelines, images, CHUNK, arguments.rounds)
+        us = by_turns(pipelines, images, CHUNK, ROUNDS)
     for name, samples in us.items():
         print(f"{name:20}{np.median(samples):9.1f} us a view")
     return told(figures(us), "views", to=arguments.json, recorded=arguments.record, raw={"us": us})

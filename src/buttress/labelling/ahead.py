@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buttress.errors import ButtressError, LabellingError
-from buttress.labelling.block import Drawn, DrawnRow, LabelJob, block_path, drawn_rows, label_block, read_block
+from buttress.labelling.block import Drawn, DrawnRow, LabelJob, drawn_rows, label_block
 from buttress.labelling.plan import Block
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def label_ahead(blocks: Sequence[Block], job: LabelJob, workers: int) -> Iterato
     """Label `blocks` in this process, in their order, of views that `workers` processes draw meanwhile.
 
     Args:
-        blocks: what to label.
+        blocks: what to label; none has a file yet.
         job: the settings.
         workers: at least 1.
 
@@ -34,15 +34,11 @@ def label_ahead(blocks: Sequence[Block], job: LabelJob, workers: int) -> Iterato
         LabellingError: a worker process died.
         ButtressError: as `label_block`.
     """
-    left = [block for block in blocks if read_block(block_path(block, job.work), block, job) is None]
-    answers = _answers([request for block in left for request in _requests(block)], job, workers)
-    waiting = set(left)
-    for block in blocks:
-        if block not in waiting:
-            yield block, block_path(block, job.work)
-            continue
+    requests = [_requests(block) for block in blocks]
+    answers = _answers([request for some in requests for request in some], job, workers)
+    for block, some in zip(blocks, requests, strict=True):
         images = job.row_images()
-        yield block, label_block(block, job, Drawn(_rows(len(_requests(block)), answers, images), images))
+        yield block, label_block(block, job, Drawn(_rows(len(some), answers, images), images))
 
 
 def _requests(block: Block) -> list[Request]:

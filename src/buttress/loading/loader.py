@@ -133,7 +133,7 @@ class BatchLoader:
             many epochs go over the samples once, so that an epoch has the steps and views that it always has.
 
     Raises:
-        SettingsError: `batch` is no multiple of `views_per_decode`, or there are fewer samples than a batch of one has.
+        SettingsError: several views per decode, and fewer samples than `batch`.
         SourceError: more images than `max_bad` cannot be decoded.
     """
 
@@ -150,8 +150,7 @@ class BatchLoader:
         views_per_decode: int = 1,
     ) -> None:
         self._max_bad = max_bad
-        if batch % views_per_decode:
-            raise SettingsError(f"batch = {batch}: is no multiple of engine.views_per_decode = {views_per_decode}")
+        assert not batch % views_per_decode, "the settings see to it"
         if views_per_decode > 1 and len(batches.usable) < batch:
             raise SettingsError(
                 f"engine.views_per_decode = {views_per_decode}: needs at least as many samples as a batch has "
