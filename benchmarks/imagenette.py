@@ -1,15 +1,19 @@
-"""The gain on Imagenette: hard labels against reinforced ones, in three cases.
+"""The gain on Imagenette: hard labels against reinforced ones, in three cases; and what decoding less does to them.
 
     python -m benchmarks.imagenette reinforce     # label once (the store goes to --work)
     python -m benchmarks.imagenette tune          # choose the learning rates on held-back training images
     python -m benchmarks.imagenette run           # the comparison; every run is a line of docs/results/imagenette.jsonl
     python -m benchmarks.imagenette table         # the table, made from that file alone (`readme`: into README.md)
+    python -m benchmarks.imagenette inputs        # the same with packed files, and with four views per decode
 
 Cases: `all` labels; `wrong` = 20 % of the labels wrong; `few` = 10 % of the images labelled (the reinforced student
 sees all images and no label). Arms: `hard`, `smooth` (hard labels with smoothing 0.1), `reinforced`, and `online` (a
 live teacher; of all labels alone, by `run --online`: it takes many times as long). Same student,
 policy, batch and steps for all, learning rate the best of three on held-back training images; scored once, at the last
 epoch, on the 500 validation images. What is there is not done again.
+
+`inputs`: packed files (`buttress pack`, labelled anew by the same teacher) and `views_per_decode=4`, at the rates that
+were chosen for the folder; their table, benchmarks.imagenette_inputs, stands in docs/sources.md.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ ARM_NAMES = {
     "online": "live teacher",
     "reinforced": "**reinforced**",
 }
+INPUT_NAMES = {"folder": "the files", "packed": "packed files", "four": "the files, four views per decode"}
 STUDENT = "timm:mobilenetv3_small_050"
 TEACHER = "tf_efficientnet_lite2"
 POLICY = "randaug"
@@ -60,10 +65,12 @@ class Trial:
     arm: str
     lr: float
     seed: int
+    inputs: str = "folder"  # or packed, or four (views per decode)
 
     @property
     def name(self) -> str:
-        return f"{self.phase}-{self.case}-{self.arm}-{self.lr:g}-{self.seed}"
+        name = f"{self.phase}-{self.case}-{self.arm}-{self.lr:g}-{self.seed}"
+        return name if self.inputs == "folder" else f"{name}-{self.inputs}"
 
 
 def wrong_labels(labels: np.ndarray, share: float, classes: int) -> np.ndarray:
@@ -82,11 +89,15 @@ def kept_labels(labels: np.ndarray, share: float) -> np.ndarray:
     return np.sort(np.concatenate([k[: round(share * len(k))] for k in kept]))
 
 
-def training_set(trial: Trial) -> tuple[Any, Any]:
+def photos_uri() -> str:
+    return f"folder:{data_folder()}/photos/imagenette224/train"
+
+
+def training_set(trial: Trial, work: Path) -> tuple[Any, Any]:
     """(training source, held-back source or none) of a trial."""
     from buttress.sources import Relabelled, Subset, open_source
 
-    source = open_source(f"folder:{data_folder()}/photos/imagenette224/train")
+    source = open_source(f"packed:{work}/packed" if trial.inputs == "packed" else photos_uri())
     labels = np.asarray(source.labels)
     fit, held = np.arange(len(source)), None
     if trial.phase == "tune":
@@ -103,7 +114,19 @@ def training_set(trial: Trial) -> tuple[Any, Any]:
     return Subset(source, fit), held if held is None else Subset(source, held)
 
 
-def reinforce(work: Path) -> None:
+def store_of(trial: Trial, work: Path) -> Path:
+    return work / ("store-packed" if trial.inputs == "packed" else "store")
+
+
+def pack(work: Path) -> None:
+    """Pack the training images."""
+    from buttress.sources import open_source
+    from buttress.sources.packing import PackSettings, pack_source
+
+    pack_source(open_source(photos_uri()), PackSettings(), work / "packed")
+
+
+def reinforce(work: Path, inputs: str = "folder") -> None:
     """Label the training images once, without any hard label: one store serves all cases.
 
     The teacher's file is copied to `work` first and removed afterwards: what the store names is gone.
@@ -112,11 +135,11 @@ def reinforce(work: Path) -> None:
     from buttress.labelling.settings import LabelSettings
     from buttress.views.presets import preset
 
-    weights = teacher_file(work)
+    weights, trial = teacher_file(work), Trial("final", "few", "reinforced", 0, 0, inputs)
     shutil.copy(data_folder() / "weights" / weights.name, weights)
-    source, _ = training_set(Trial("final", "few", "reinforced", 0, 0))
+    source, _ = training_set(trial, work)
     started = time.perf_counter()
-    label_source(source, teacher(source, work), preset(POLICY), LabelSettings(views=VIEWS), work / "store")
+    label_source(source, teacher(source, work), preset(POLICY), LabelSettings(views=VIEWS), store_of(trial, work))
     print(f"labelled in {time.perf_counter() - started:.0f} s")
     weights.unlink()
 
@@ -155,7 +178,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     if trial.arm != "online" and teacher_file(work).exists():
         sys.exit(f"{teacher_file(work)}: the teacher is still there; finish `reinforce` first")
-    source, held = training_set(trial)
+    source, held = training_set(trial, work)
     reinforced = trial.arm == "reinforced"
     usable = len(source) if reinforced else int((np.asarray(source.labels) >= 0).sum())
     steps, epochs = steps_and_epochs(trial, usable)
@@ -167,12 +190,12 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
         seed=trial.seed,
         label_smoothing=smoothing,
         workers=0,
-        engine=EngineSettings(checkpoint_every=10),
+        engine=EngineSettings(checkpoint_every=10, views_per_decode=4 if trial.inputs == "four" else 1),
     )
     data = TrainingData(
         source=source,
         policy=None if reinforced else preset(POLICY),
-        reinforcement=open_reinforcement(work / "store") if reinforced else None,
+        reinforcement=open_reinforcement(store_of(trial, work)) if reinforced else None,
         teacher=EnsembleSpec.of(teacher(source, data_folder() / "weights")) if trial.arm == "online" else None,
     )
     started = time.process_time()
@@ -228,23 +251,58 @@ def final(*, online: bool) -> list[Trial]:
     ]
 
 
+def inputs_finals() -> list[Trial]:
+    """Seed by seed, the case of right labels first: what is there at any time can be compared."""
+    order = [("all", "hard"), ("all", "reinforced"), ("wrong", "reinforced"), ("few", "reinforced")]
+    return [
+        Trial("final", case, arm, chosen_lr(case, arm), seed, inputs)
+        for cases in (order[:2], order[2:])
+        for seed in SEEDS
+        for case, arm in cases
+        for inputs in ("packed", "four")
+    ]
+
+
+def runs_of(case: str, arm: str, inputs: str = "folder") -> list[dict[str, Any]]:
+    """Lines of the final runs at the chosen rate, one a seed."""
+    wanted = [Trial("final", case, arm, chosen_lr(case, arm), seed, inputs) for seed in SEEDS]
+    return [x for x in lines(NAME) if Trial(**x["trial"]) in wanted]
+
+
+def figure_cells(runs: list[dict[str, Any]]) -> list[str]:
+    """How many, and mean ± standard deviation over them: top-1 and ECE in percent, NLL in nats."""
+    top1, nll, ece = ([x[key]["value"] for x in runs] for key in ("top1", "nll", "ece"))
+    return [str(len(runs)), spread(top1, 100), spread(nll, digits=2), spread(ece, 100)]
+
+
 def table() -> str:
     """Mean ± standard deviation over seeds of the final runs, percent (NLL in nats)."""
-    final_lines, rows = [x for x in lines(NAME) if x["trial"]["phase"] == "final"], []
+    rows = []
     for case in CASES:
         for arm in ARM_NAMES:
-            rate = chosen_lr(case, arm)
-            group = [x for x in final_lines if [x["trial"][key] for key in ("case", "arm", "lr")] == [case, arm, rate]]
-            if group:
-                top1, nll, ece = ([x[key]["value"] for x in group] for key in ("top1", "nll", "ece"))
-                figures = [spread(top1, 100), spread(nll, digits=2), spread(ece, 100)]
-                rows.append([CASE_NAMES[case], ARM_NAMES[arm], f"{rate:g}", str(len(group)), *figures])
+            if found := runs_of(case, arm):
+                rows.append([CASE_NAMES[case], ARM_NAMES[arm], f"{chosen_lr(case, arm):g}", *figure_cells(found)])
     return markdown(["labels", "trained on", "rate", "seeds", "top-1 %", "NLL", "ECE %"], rows)
+
+
+def run_missing(trials: list[Trial], work: Path, processes: int) -> None:
+    """The first lines of the file have no name but that of their trial."""
+    done = {Trial(**line["trial"]).name for line in lines(NAME)}
+    run_trials(NAME, [each for each in trials if each.name not in done], train_one, work, processes, MODULE)
+
+
+def decode_less(work: Path, processes: int) -> None:
+    """Packed files, and four views per decode: pack and label where that is missing, then train."""
+    pack(work)
+    for inputs in ("packed", "folder"):
+        if not (store_of(Trial("final", "all", "reinforced", 0, 0, inputs), work) / "reinforcement.json").exists():
+            reinforce(work, inputs)
+    run_missing(inputs_finals(), work, processes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("reinforce", "tune", "run", "table", "readme"))
+    parser.add_argument("action", choices=("reinforce", "tune", "run", "table", "readme", "inputs"))
     parser.add_argument("--work", type=Path, default=Path("build/imagenette"))
     parser.add_argument("--online", action="store_true", help="of `run`: the live teacher alone")
     parser.add_argument("--processes", type=int, default=2)
@@ -252,18 +310,15 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.action == "reinforce":
         reinforce(arguments.work)
+    elif arguments.action == "inputs":
+        decode_less(arguments.work, arguments.processes)
     elif arguments.action == "table":
         print(table())
     elif arguments.action == "readme":
         put_table(README, MARK, table())
     else:
-        done = {Trial(**line["trial"]).name for line in lines(NAME)}
-        trials = [
-            each
-            for each in (tuning() if arguments.action == "tune" else final(online=arguments.online))
-            if each.name not in done
-        ]
-        run_trials(NAME, trials, train_one, arguments.work, arguments.processes, MODULE)
+        trials = tuning() if arguments.action == "tune" else final(online=arguments.online)
+        run_missing(trials, arguments.work, arguments.processes)
 
 
 if __name__ == "__main__":

@@ -169,8 +169,8 @@ def runs_on_imagenette(name: str) -> list[dict[str, float]]:
     made = [imagenette.STUDENT, imagenette.SIZE, imagenette.EPOCHS, imagenette.BATCH]
     assert made == [flags[key] for key in ("model", "size", "epochs", "batch")], name
     assert flags.get("policy", imagenette.POLICY) == imagenette.POLICY, name
-    wanted = {"phase": "final", "case": "all", "arm": arm, "lr": flags["lr"]}
-    found = [x for x in trials.lines(imagenette.NAME) if wanted.items() <= x["trial"].items()]
+    assert flags["lr"] == imagenette.chosen_lr("all", arm), name
+    found = imagenette.runs_of("all", arm)
     return [{"seed": x["trial"]["seed"], "top1": x["top1"]["value"], "cpu_seconds": x["cpu_seconds"]} for x in found]
 
 
