@@ -287,12 +287,16 @@ def step_costs() -> None:
     """Processor time of a step of each method over that of a plain step, in turns in one process; median of 7 ratios.
 
     Batch and size are those of the comparison; timm's test_resnet, one thread, as the engine runs a step: masks, lines,
-    palettes, regulariser and optimizer included, images and loss alike. `lcs` is past its warm-up, where it masks.
+    palettes, regulariser and optimizer included, images and loss alike, freed memory kept as commands keep it. `lcs` is
+    past its warm-up, where it masks.
     """
     import timm
     import torch
 
+    from buttress.memory import keep_freed_memory
+
     torch.set_num_threads(1)
+    keep_freed_memory()
     methods = {
         name: ARMS[name] for name in ("plain", "subspace", "lcs-point", "lcs-line", "lcs-width", "dkm-2", "dkm-1")
     }
@@ -334,14 +338,13 @@ def _stepper(model: Any, settings: MethodSettings | None) -> Callable[[int], Non
     def step(number: int) -> None:
         if by is not None:
             by.before_step(LATE + number, LATE + TURNS * STEPS, generator.manual_seed(number))
-        for move in (lambda: None,) if by is None else by.passes(number):
-            move()
+        passes: Sequence[Callable[[], object]] = (lambda: None,) if by is None else by.passes(number)
+        for place, move in enumerate(passes, 1):
             with parametrize.cached():
+                move()
                 loss = torch.nn.functional.cross_entropy(model(images), labels)
-            loss.backward()
-        pull = None if by is None else by.auxiliary_loss(model)
-        if pull is not None:
-            pull.backward()
+                pull = by.auxiliary_loss(model) if by is not None and place == len(passes) else None
+            (loss if pull is None else loss + pull).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -4,7 +4,9 @@
 
 CPU time of this process, warm, the ways interleaved in every repetition; printed are medians and the spread of the
 repetitions. The reference (github.com/apple/ml-dr, arXiv 2303.08983) keeps the parameters, class ids and probabilities
-of all 400 views of an image in one file (189 bytes a view, here 196) and reads the whole of it for each sample.
+of all 400 views of an image in one file (189 bytes a view, here 196) and reads the whole of it for each sample. So does
+FKD (arXiv 2112.01528: one file an image, five classes of 500 crops as float32); TinyViT (arXiv 2207.10666) has one file
+of fixed records an epoch and replays a view from the seed in it. Both layouts are written here from a description.
 kl: nats between what a real teacher (EfficientNet-Lite0, BUTTRESS_DATA) says of views of 200 photographs, its k + 1
 masses, and what is read back; also with its logits doubled and quadrupled, the worst of the three. open: a
 reinforcement of 512 million views (benchmarks/large_store.py), in fresh processes.
@@ -37,6 +39,8 @@ K, CLASSES = 10, 1000
 ROWS, VIEWS = 20_000, 20
 BATCH = 256
 MLDR_FILES, MLDR_VIEWS = 100, 400
+FKD_FILES, FKD_CROPS, FKD_K = 100, 500, 5
+TINYVIT_RECORD = np.dtype([("seed", "<i4"), ("ids", "<i2", K), ("values", "<f2", K)])
 TEACHER, KL_VIEWS = "tf_efficientnet_lite0", 4
 REPETITIONS = 7
 IMAGE_SIZE = (500, 375)
@@ -102,7 +106,31 @@ def compressed(parameters: ViewParameters) -> list[Any]:
     return [boxes, parameters.flip, ops]
 
 
-def measure(reinforcement: Reinforcement, paths: list[Path]) -> list[Figure]:
+def write_fkd(folder: Path) -> list[Path]:
+    """A file per image in FKD's layout, MS-k5: boxes, flips, and (class, probability) pairs as float32 arrays."""
+    generator, paths = np.random.default_rng(SEED), []
+    values_MK, ids_MK = top_k(peaked_rows(FKD_CROPS), FKD_K)
+    for number in range(FKD_FILES):
+        boxes_M4 = generator.random((FKD_CROPS, 4), dtype=np.float32)
+        pairs_M2K = np.stack([ids_MK.astype(np.float32), values_MK], axis=1)
+        paths.append(folder / f"{number}.tar")
+        torch.save([boxes_M4, generator.random(FKD_CROPS) < 0.5, pairs_M2K], paths[-1])
+    return paths
+
+
+def write_tinyvit(folder: Path) -> Path:
+    """One epoch of 20,000 records in TinyViT's layout: seed, class ids and float16 probabilities."""
+    values_BK, ids_BK = top_k(peaked_rows(4_000), K)
+    generator = np.random.default_rng(SEED)
+    chosen, records = generator.integers(0, len(values_BK), ROWS), np.empty(ROWS, TINYVIT_RECORD)
+    records["seed"] = generator.integers(0, 2**31, ROWS)
+    records["ids"], records["values"] = ids_BK[chosen], values_BK[chosen]
+    path = folder / "rank0-values.bin"
+    path.write_bytes(records.tobytes())
+    return path
+
+
+def measure(reinforcement: Reinforcement, paths: list[Path], fkd_paths: list[Path], tinyvit: Path) -> list[Figure]:
     """Time the ways of reading, interleaved, and make figures of them."""
     generator = np.random.default_rng(SEED)
     rows = generator.integers(0, ROWS, 20 * BATCH)
@@ -133,7 +161,24 @@ def measure(reinforcement: Reinforcement, paths: list[Path]) -> list[Figure]:
             torch.load(path, weights_only=False)[1][number]
         return len(paths)
 
-    ways = (one, label_only, batched, reference)
+    def fkd() -> int:
+        for number, path in enumerate(fkd_paths):
+            boxes_M4, flips_M, pairs_M2K = torch.load(path, weights_only=False)
+            _ = boxes_M4[number], flips_M[number], pairs_M2K[number]
+        return len(fkd_paths)
+
+    def tinyvit_record() -> int:
+        """Its record, the generator that its view is drawn from, and the rest of the probability."""
+        with tinyvit.open("rb") as file:
+            for row in singles:
+                file.seek(row * TINYVIT_RECORD.itemsize)
+                record = np.frombuffer(file.read(TINYVIT_RECORD.itemsize), TINYVIT_RECORD)[0]
+                np.random.Generator(np.random.PCG64(record["seed"])).random(16)
+                values_K = record["values"].astype(np.float32)
+                _ = max(1 - float(values_K.sum()), 0.0) / (CLASSES - K)
+        return len(singles)
+
+    ways = (one, label_only, batched, reference, fkd, tinyvit_record)
     gc.collect()
     gc.freeze()  # else the reference pays for walks over all objects of torch: it makes 10,000 containers a file
     for way in ways:
@@ -172,14 +217,20 @@ def quantisation() -> dict[str, float]:
 
 
 def figures(
-    stride: int, one_us: np.ndarray, label_us: np.ndarray, batch_us: np.ndarray, reference_us: np.ndarray
+    stride: int,
+    one_us: np.ndarray,
+    label_us: np.ndarray,
+    batch_us: np.ndarray,
+    reference_us: np.ndarray,
+    fkd_us: np.ndarray,
+    tinyvit_us: np.ndarray,
 ) -> list[Figure]:
     """The table's lines; ratios are of times taken in the same repetition."""
 
     def value(name: str, samples: np.ndarray, must: float) -> Figure:
         return Figure(f"store.{name}", tuple(samples.tolist()), "lower", must, kind="value")
 
-    def ratio(name: str, samples: np.ndarray, must: float) -> Figure:
+    def ratio(name: str, samples: np.ndarray, must: float | None = None) -> Figure:
         return Figure(f"store.{name}", tuple(samples.tolist()), "higher", must)
 
     return [
@@ -187,6 +238,8 @@ def figures(
         value("read_batch_us", batch_us, 2),
         ratio("vs_mldr_one", reference_us / one_us, 35),
         ratio("vs_mldr_batch", reference_us / batch_us, 250),
+        ratio("vs_fkd_one", fkd_us / one_us),
+        ratio("vs_tinyvit_one", tinyvit_us / one_us),
         value("stride", np.array([stride]), 23),
         value("label_one_us", label_us, 12),
     ]
@@ -207,11 +260,12 @@ def main() -> int:
     arguments = asked(__doc__, "store")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
-        folders = [Path(temporary, name) for name in ("store", "reference", "large")]
+        folders = [Path(temporary, name) for name in ("store", "reference", "fkd", "tinyvit", "large")]
         for folder in folders:
             folder.mkdir()
-        lines = measure(write_store(folders[0]), write_reference(folders[1]))
-        lines += figures_of_size(large_store.measure(folders[2]), quantisation())
+        store, reference, fkd, tinyvit, large = folders
+        lines = measure(write_store(store), write_reference(reference), write_fkd(fkd), write_tinyvit(tinyvit))
+        lines += figures_of_size(large_store.measure(large), quantisation())
     print(f"k = {K} of {CLASSES} classes, policy randaug; CPU microseconds; median of {REPETITIONS} repetitions")
     print(
         f"read_one: one record with its view's parameters; label_one: without; read_batch: each, in batches of {BATCH}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -118,8 +119,15 @@ def test_a_finished_run_is_left_alone(made, capsys):
     [
         (["--method", "dkm", "--lcs.low", "0.1"], "--lcs.*: is of --method lcs, and this is dkm; leave it out"),
         (["--method", "dkm", "--dkm.bits", "9"], "dkm.bits = 9: must be 1 to 8"),
-        (["--method", "dkm", "--dkm.min-weights", "10000000"], "dkm: this model (ResNet) has no layer that it could"),
-        (["--method", "lcs", "--lcs.low", "0"], "lcs.low..high = 0..1: shares, above 0 and at most 1"),
+        (
+            ["--method", "dkm", "--dkm.min-weights", "10000000"],
+            "dkm: this model (ResNet) has no weight of more than 10,000,000 numbers; lower",
+        ),
+        (["--method", "lcs", "--lcs.low", "0"], "lcs.low = 0: must be a share, above 0 and at most 1"),
+        (
+            ["--method", "lcs", "--lcs.low", "0.5", "--lcs.high", "0.25"],
+            "lcs.low = 0.5: must not be above lcs.high, which is 0.25",
+        ),
         (["--method", "subspace", "--subspace.corners", "7"], "subspace.corners = 7: must be 2 to 6"),
         (["--method", "lcs", "--lcs.level", "width", "--lcs.draw", "uniform"], "--lcs.draw: changes nothing beside"),
         (["--method", "subspace", "--subspace.corners", "4"], "--subspace.corners: changes nothing beside the other"),
@@ -146,6 +154,28 @@ def test_a_compressed_run_is_no_plain_model(made, tmp_path, capsys):
         code, line = said(capsys, [*words, "--out", tmp_path / "x"])
         assert code == 2
         assert "is compressed, and trains no further; train a plain model, then compress it" in line
+
+
+def test_the_account_is_made_again_where_there_is_something_to_score_on(made, tmp_path, capsys):
+    words = ["compress", f"{made}/plain", "--method", "dkm", "--data", f"folder:{made}/photos", *TRAIN]
+    words += ["--out", f"{tmp_path}/dkm"]
+    assert main(words) == 0
+    told = tmp_path / "dkm" / COMPRESSION
+    assert [row["figures"] for row in json.loads(told.read_text())["rows"]] == [None, None]
+    assert main([*words, "--val", f"folder:{made}/photos", "--resume"]) == 0
+    rows = json.loads(told.read_text())["rows"]
+    assert len(rows) == 3 and all(row["figures"]["top1"]["count"] == 24 for row in rows)
+
+
+def test_a_model_of_other_classes_has_no_row(made, tmp_path, capsys):
+    others = tmp_path / "others"
+    shutil.copytree(made / "photos", others)
+    (others / "blue").rename(others / "violet")
+    words = ["compress", f"run:{made}/plain", "--method", "dkm", "--data", f"folder:{others}", *TRAIN]
+    assert main([*words, "--val", f"folder:{others}", "--out", f"{tmp_path}/dkm"]) == 0
+    assert "learnt other classes, or in another order" in capsys.readouterr().err
+    rows = json.loads((tmp_path / "dkm" / COMPRESSION).read_text())["rows"]
+    assert [row["what"] for row in rows] == ["dkm, 2 bit"]
 
 
 def test_a_card_of_another_method_is_told(made, tmp_path):

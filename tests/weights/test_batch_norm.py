@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from buttress.errors import TrainingError
 from buttress.weights.batch_norm import reestimate_batch_norm
 
 
@@ -39,6 +40,29 @@ def test_at_most_so_many_batches_and_none_of_one_image():
     lone = torch.full((1, 3, 4, 4), 100.0)
     assert reestimate_batch_norm(model, [lone, *batches()], batches=2) == 2
     torch.testing.assert_close(model[0].running_mean, torch.stack([b.mean((0, 2, 3)) for b in batches()[:2]]).mean(0))
+
+
+def test_batches_of_one_image_count_where_there_are_no_others():
+    model: Any = nn.Sequential(nn.BatchNorm2d(3))
+    lone = [torch.randn(1, 3, 4, 4) + i for i in range(3)]
+    assert reestimate_batch_norm(model, lone) == 3
+    torch.testing.assert_close(model[0].running_mean, torch.cat(lone).mean((0, 2, 3)))
+    variances = torch.stack([image[0].flatten(1).var(1) for image in lone])
+    torch.testing.assert_close(model[0].running_var, variances.mean(0))
+
+
+def test_one_value_a_channel_is_too_few():
+    model: Any = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3))
+    with pytest.raises(TrainingError, match="a batch norm sees a single value; raise --batch"):
+        reestimate_batch_norm(model, [torch.randn(1, 3, 4, 4)])
+
+
+def test_without_images_the_statistics_stay():
+    model: Any = nn.Sequential(nn.BatchNorm2d(3))
+    model[0].running_mean.fill_(9.0)
+    model[0].running_var.fill_(4.0)
+    assert reestimate_batch_norm(model, []) == 0
+    assert model[0].running_mean.tolist() == [9.0] * 3 and model[0].running_var.tolist() == [4.0] * 3
 
 
 def test_a_model_without_batch_norm_reads_nothing():

@@ -474,7 +474,7 @@ def test_what_it_cannot_do_is_refused():
     model, chosen = prepared()
     with pytest.raises(ModelError, match=r"0\.weight is parametrized already"):
         chosen.prepare(model)
-    with pytest.raises(ModelError, match="no layer that it could act on"):
+    with pytest.raises(ModelError, match=r"has no weight of more than 10,000 numbers; lower --dkm\.min_weights"):
         method(min_weights=10_000).prepare(net())
     model = net()
     nn.init.zeros_(model[3].weight)
@@ -487,6 +487,16 @@ def test_what_it_cannot_do_is_refused():
     for act in (gap, coreml_buffers, method().packed):
         with pytest.raises(ModelError, match="no palettes; prepare it by Dkm first"):
             act(net())
+
+
+def test_rows_that_are_all_alike_have_a_gradient():
+    model: Any = nn.Sequential(nn.Linear(8, 4, bias=False))
+    method = Dkm(DkmSettings(bits=1, cluster_dim=4, group_size=4, min_weights=0, classifier_bits=1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randn(4, 1).expand(4, 8))
+    method.prepare(model)
+    model.train()(torch.randn(2, 8)).sum().backward()
+    assert torch.isfinite(model[0].parametrizations.weight.original.grad).all()
 
 
 def test_a_layer_of_less_than_a_row_stays_and_levels_are_none():

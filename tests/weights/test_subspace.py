@@ -20,9 +20,17 @@ from buttress.training.optim import carry_over, plain_groups
 from buttress.training.rng import seed_everything
 from buttress.training.settings import EngineSettings, TrainingSettings
 from buttress.weights.ensemble import MeanLogits
-from buttress.weights.interpolation import Interpolated, blend, corner_like, squared_cosine
+from buttress.weights.interpolation import (
+    Interpolated,
+    blend,
+    blend_together,
+    corner_like,
+    corner_lists,
+    squared_cosine,
+)
 from buttress.weights.levels import Level, levelled, of_level, set_level
 from buttress.weights.settings import SubspaceSettings
+from buttress.weights.sites import sites
 from buttress.weights.subspace import Subspace
 
 KINDS: dict[Any, tuple[float, ...]] = {"line": (0.3,), "curve": (0.3,), "simplex": (0.2, 0.5)}
@@ -33,6 +41,10 @@ def prepared(model, **settings):
     torch.manual_seed(1)
     method.prepare(model)
     return method
+
+
+def weights(model):
+    return corner_lists(sites(model, "conv", "linear", tensors=("weight",)))
 
 
 def images(count=4, size=6):
@@ -94,7 +106,7 @@ def test_the_regulariser_is_one_cosine_of_all_weights(pair):
             found.append((each.original if number == 0 else each[0].others[number - 1]).detach().double().flatten())
         both.append(torch.cat(found))
     wanted = nn.functional.cosine_similarity(both[0], both[1], dim=0) ** 2
-    value = squared_cosine(model, pair[0], pair[1], kinds=("conv", "linear"))
+    value = squared_cosine(*(weights(model)[number] for number in pair))
     assert value.item() == pytest.approx(float(wanted), rel=1e-5)
     value.backward()
     first = model[0].parametrizations.weight
@@ -113,7 +125,7 @@ def test_the_regulariser_has_the_gradient_of_its_formula():
         names = {id(p): n for n, p in model.named_parameters()}
         state = {names[id(p)]: v for p, v in zip(corners, values, strict=True)}
         with torch.nn.utils.stateless._reparametrize_module(model, state):
-            return squared_cosine(model, 0, 1, kinds=("conv", "linear"))
+            return squared_cosine(*weights(model))
 
     assert torch.autograd.gradcheck(cosine, [c.detach().clone().requires_grad_() for c in corners])
 
@@ -228,6 +240,16 @@ def test_levels_outside_are_refused(kind, level, message):
         set_level(model, at=level)
 
 
+def test_a_refused_level_leaves_the_model_where_it_was():
+    model: Any = network()
+    prepared(model).before_evaluation(model, batches(), last=True)
+    set_level(model, at=0.25)
+    before = model.eval()(images())
+    with pytest.raises(SettingsError, match="batch statistics are kept at"):
+        set_level(model, at=0.3)
+    assert torch.equal(model(images()), before)
+
+
 def test_what_cannot_be_acted_on_is_refused():
     model: Any = network()
     prepared(model)
@@ -319,3 +341,55 @@ def test_an_ensemble_is_the_mean_of_logits():
     assert isinstance(both, MeanLogits)
     assert stored is not None and stored > 2 * 4 * sum(p.numel() for p in both.members[0].parameters())
     torch.testing.assert_close(both(inputs), (wanted[0] + wanted[1]) / 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_blends_made_together_train_as_those_made_one_by_one(kind, beta):
+    """Values, regulariser and gradients of a pass, with and without the values that a pass is given."""
+    told: list[tuple[float, list[torch.Tensor]]] = []
+    for together in (True, False):
+        torch.manual_seed(0)
+        model: Any = network().double()
+        method = prepared(model, kind=kind, beta=beta)
+        method.before_step(0, 1, torch.Generator().manual_seed(5))
+        with parametrize.cached():
+            if together:
+                method.passes(0)[0]()
+            loss = model(images().double()).square().sum()
+            pull = method.auxiliary_loss(model)
+            assert (pull is None) == (beta == 0)
+        (loss if pull is None else loss + pull).backward()
+        told.append((loss.item(), [p.grad for p in model.parameters()]))
+    (ours, gradients), (theirs, wanted) = told
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    torch.testing.assert_close(gradients, wanted, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blends_made_together_have_the_gradient_of_their_formula(kind):
+    count = 2 if kind == "line" else 3
+    shapes = [(2, 3), (4,), (1, 2, 2, 2)]
+    torch.manual_seed(0)
+    flat = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(count) for shape in shapes]
+
+    def forward(*tensors):
+        corners_CT = [tensors[start : start + 3] for start in range(0, len(tensors), 3)]
+        cosine, blends = blend_together(blend(kind, KINDS[kind]), corners_CT, (0, count - 1), frozenset({0, 2}))
+        return cosine, *blends
+
+    assert torch.autograd.gradcheck(forward, flat)
+
+
+def test_a_value_that_a_pass_was_given_does_not_outlive_it():
+    model: Any = network()
+    method = prepared(model)
+    method.before_step(0, 1, torch.Generator().manual_seed(5))
+    method.passes(0)[0]()  # outside of a pass nothing is kept
+    set_level(model, at=0.0)
+    with parametrize.cached():
+        assert torch.equal(model[0].weight, model[0].parametrizations.weight.original)
+    with parametrize.cached():
+        method.passes(0)[0]()
+        assert not torch.equal(model[0].weight, model[0].parametrizations.weight.original)
+    assert torch.equal(model[0].weight, model[0].parametrizations.weight.original)

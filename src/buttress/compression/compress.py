@@ -13,13 +13,15 @@ from typing import Any
 
 from torch import Tensor
 
-from buttress.files import write_json
+from buttress.errors import ModelError
+from buttress.files import read_json, write_json
 from buttress.loading.loader import BatchLoader, Share
 from buttress.metrics.cost.counts import state_bytes
 from buttress.metrics.score import Scoring, evaluation_device, score
 from buttress.models.load import LoadedModel, at_size
 from buttress.models.normalise import normalise
 from buttress.models.packed import sizes
+from buttress.models.uri import parse_model_uri
 from buttress.runs.resolve import resolve_model
 from buttress.runs.run import COMPRESSION, Run
 from buttress.terminal import first_process, note
@@ -70,9 +72,16 @@ def compress_on_source(
         recipe=recipe,
         methods=(method,),
     )
-    if first_process() and not (out / COMPRESSION).is_file():
+    if first_process() and not _told_already(out / COMPRESSION, data):
         write_json(out / COMPRESSION, _account(run, data, model, method, settings))
     return run
+
+
+def _told_already(path: Path, data: TrainingData) -> bool:
+    """Whether the account is there, with figures if there is something to score on."""
+    if not path.is_file():
+        return False
+    return data.val is None or all(row["figures"] for row in read_json(path, ModelError)["rows"])
 
 
 def _account(
@@ -80,7 +89,11 @@ def _account(
 ) -> dict[str, Any]:
     """What compression.json says."""
     loaded, plain = run.load_model(measured=True), resolve_model(model)
-    trained_before = plain.pretrained and plain.num_classes == loaded.num_classes  # else its head is a new one
+    same = plain.num_classes == loaded.num_classes  # else its head is a new one
+    if same and parse_model_uri(model).scheme == "run" and plain.classes != data.classes:
+        note(f"{model}: learnt other classes, or in another order; its own figures would say nothing and are left out")
+        same = False
+    trained_before = plain.pretrained and same
     rows: list[dict[str, Any]] = []
     told: dict[str, Any] = {"rows": rows}
     if trained_before:

@@ -12,6 +12,7 @@ from buttress.metrics.evaluate import evaluating
 
 BATCHES = (1, 3)
 TOLERANCE = 1e-4  # of the largest logit
+MATERIALISED = 1e-5  # between a compressed or elastic network and the plain one that is made of it
 ROUNDED = 1e-2  # where layers round their inputs: a number half-way falls to one side here and to the other there
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buttress.errors import SettingsError
-from buttress.export.agreement import ROUNDED, TOLERANCE
+from buttress.export.agreement import MATERIALISED, ROUNDED, TOLERANCE, require_agreement
 from buttress.files import require_writable, write_atomic
 from buttress.models.load import LoadedModel
 from buttress.models.packed import Entry
@@ -58,12 +58,19 @@ class Subject:
         return ROUNDED if self.level is not None and self.level.kind == "bits" else TOLERANCE
 
     def load(self) -> LoadedModel:
-        """The plain network in hand.
+        """The plain network in hand, whose logits are those of the compressed or elastic one.
 
-        Raises: SettingsError, ModelError, where it has no such level.
+        Raises: SettingsError, ModelError, where it has no such level, or the two differ.
         """
         self.require_level()
-        return self.run.load_model(self.level)
+        loaded = self.run.load_model(self.level)
+        if self.run.methods and (self.level is None or len(self.level.points) == 1):
+            prepared, _ = self.run.load_prepared()
+            if self.level is not None:
+                move(prepared.module, self.level)
+            size = loaded.preprocessing.size
+            require_agreement(prepared.module, loaded.module, size, "the plain network", MATERIALISED)
+        return loaded
 
     def entries(self) -> dict[str, Entry]:
         """Of a compressed run: the state dict of that network as a packed file stores it.

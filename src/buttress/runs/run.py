@@ -315,7 +315,7 @@ def _from_json(folder: Path, value: dict[str, Any]) -> Run:
 
 
 def _unfinished(folder: Path) -> ModelError:
-    return ModelError(f"{folder}: an unfinished run, no {WEIGHTS} yet; go on with it by `buttress train --resume`")
+    return ModelError(f"{folder}: an unfinished run, no {WEIGHTS} yet; go on with it by its own command and --resume")
 
 
 def _drop_torn_line(file: Any) -> None:

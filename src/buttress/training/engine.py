@@ -271,20 +271,23 @@ class _Engine:
             images = normalise(part.images, self.run.preprocessing)
             weight = len(part.ids) / whole
             for place, moves in enumerate(passes, 1):
-                for move in moves:
-                    move()
                 last = number == len(micro_batches) and place == len(passes)
                 with nullcontext() if last else self.accelerator.no_sync(self.model):
                     with self.once_a_pass(), batch_large_enough(step, len(images)):
+                        for move in moves:
+                            move()
                         loss = self.objective.loss(self.forward(images), targets) * weight
+                        total += loss.detach() / len(passes)
+                        for auxiliary in self._auxiliary_losses() if last else ():
+                            total += auxiliary.detach()
+                            loss = loss + auxiliary
                     self.accelerator.backward(loss)
-                total += loss.detach() / len(passes)
-        for method in self.methods:
-            auxiliary = method.auxiliary_loss(self.module)
-            if auxiliary is not None:  # the same in every process, so there is nothing to average
-                self.accelerator.backward(auxiliary)
-                total += auxiliary.detach()
         return total
+
+    def _auxiliary_losses(self) -> list[Tensor]:
+        """Of all methods; the same in every process, so that averaging over processes leaves their gradients alone."""
+        found = [method.auxiliary_loss(self.module) for method in self.methods]
+        return [loss for loss in found if loss is not None]
 
     def _images_of_all(self, count: int) -> int | Tensor:
         """Images of the global batch as seen from one process of several: gradients are averaged over processes."""
@@ -325,7 +328,7 @@ class _Engine:
         self.accelerator.wait_for_everyone()  # or the first process is ended while it saves
         raise TrainingStoppedError(
             f"{self.run.path}: asked to end; saved after {done} of {self.loader.steps_per_epoch} steps of epoch "
-            f"{epoch + 1}; the same command goes on, buttress train with --resume"
+            f"{epoch + 1}; the same command goes on, with --resume"
         )
 
     def evaluate(self, epoch: int, val_loader: Loader | None) -> dict[str, Figure] | None:

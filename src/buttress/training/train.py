@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,8 @@ def _forget_unstarted(run: Run) -> None:
     if first_process() and not any((run.path / name).exists() for name in ("checkpoints", METRICS)):
         for name in (CARD, RECIPE):
             (run.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # somebody's own files are in it
+            run.path.rmdir()
 
 
 def _loaders(

@@ -24,10 +24,11 @@ from buttress.weights.batch_norm import reestimate_batch_norm
 from buttress.weights.kmeans import kmeans, lloyd, nearest, reseated
 from buttress.weights.levels import Level
 from buttress.weights.settings import DkmSettings
-from buttress.weights.sites import Site, classifier_of, require_plain, sites
+from buttress.weights.sites import NOTHING, Site, classifier_of, require_plain, sites
 from buttress.weights.soft_kmeans import gathered, soft_kmeans
 
 HARD_ITERATIONS = 20  # before an evaluation
+SMALLEST = 1e-16  # temperature: of rows that are all alike it would be 0, and what is divided by it NaN
 
 
 class Palette(nn.Module):
@@ -62,8 +63,8 @@ class Palette(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """0-d, of squared distances between rows."""
-        return self.settings.softness * self.variance
+        """0-d, above 0, of squared distances between rows."""
+        return (self.settings.softness * self.variance).clamp(min=SMALLEST)
 
     def forward(self, original: Tensor) -> Tensor:
         """The weight that the layer uses, of the original's shape: soft while training, else hard."""
@@ -165,7 +166,8 @@ class Dkm:
         """
         weights = sites(model, "conv", "linear", tensors=("weight",))
         chosen = [site for site in weights if site.parameter.numel() > self._fewest(site)]
-        require_plain(model, chosen, self.name)
+        why = f"has no weight of more than {self.settings.min_weights:,} numbers; lower --dkm.min_weights"
+        require_plain(model, chosen, self.name, nothing=why if weights else NOTHING)
         classifier = classifier_of(model)
         for site in chosen:
             settings = self.settings.of_classifier() if site.module is classifier else self.settings

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils import parametrize
 
 from buttress.errors import SettingsError
 from buttress.weights.levels import Level, Levelled, Point, require_between
 from buttress.weights.settings import LevelKind, SubspaceKind
-from buttress.weights.sites import SiteKind, sites
+from buttress.weights.sites import Site
 
 SPREAD = 0.1  # of a corner beside trained weights: standard deviation of the noise, in those of the tensor
 
@@ -63,9 +62,9 @@ class Interpolated(nn.Module, Levelled):
 
     def place(self, point: Point) -> None:
         """Stand at a point of the line, curve or simplex."""
-        self.coefficients.copy_(_coefficients(self.kind, point))
+        place_together([self], point)
 
-    def set_level(self, point: Point, owner: nn.Module) -> None:
+    def require(self, point: Point) -> None:
         level = Level(self.level_kind, (point,))
         wanted = len(self.others) if self.kind == "simplex" else 1
         if len(point) != wanted:
@@ -73,18 +72,21 @@ class Interpolated(nn.Module, Levelled):
         require_between(level, 0.0, 1.0)
         if sum(point) > 1 + 1e-6:
             raise SettingsError(f"level {level}: outside the simplex, whose points sum to at most 1")
+
+    def set_level(self, point: Point, owner: nn.Module) -> None:
+        self.require(point)
         self.place(point)
+
+
+def place_together(blended: Sequence[Interpolated], point: Point) -> None:
+    """Let blends of one kind stand at one point; some of them may share their coefficients."""
+    coefficients = torch.tensor(blend(blended[0].kind, point), dtype=torch.float64)
+    for told in {id(each.coefficients): each.coefficients for each in blended}.values():
+        told.copy_(coefficients)
 
 
 def _example(wanted: int) -> str:
     return str(Level("at", ((1 / (wanted + 1),) * wanted,)))
-
-
-@lru_cache(maxsize=64)
-def _coefficients(kind: SubspaceKind, point: Point) -> Tensor:
-    """Kept, for all layers of a step mostly stand at one point."""
-    with torch.inference_mode(False):
-        return torch.tensor(blend(kind, point), dtype=torch.float64)
 
 
 def corner_like(first: Tensor, *, pretrained: bool) -> Tensor:
@@ -101,60 +103,130 @@ def corner_like(first: Tensor, *, pretrained: bool) -> Tensor:
     return plain + noise
 
 
-def corners(parametrized: ParametrizationList, number: int) -> Tensor:
-    """Corner `number` of a tensor whose first parametrization is an Interpolated."""
-    blended = parametrized[0]
-    assert isinstance(blended, Interpolated)
-    return parametrized.original if number == 0 else blended.others[number - 1]
+def corner_lists(acted_on: Iterable[Site]) -> list[list[nn.Parameter]]:
+    """For each corner the tensors that are blended, those of `acted_on` that are blends, in its order."""
+    found = (site.parametrizations for site in acted_on if parametrize.is_parametrized(site.module, site.tensor))
+    blended = [[each.original, *each[0].others] for each in found if isinstance(each[0], Interpolated)]
+    return [list(tensors) for tensors in zip(*blended, strict=True)]
 
 
-def squared_cosine(
-    model: nn.Module, one: int, other: int, kinds: Sequence[SiteKind], tensors: tuple[str, ...] = ("weight",)
-) -> Tensor:
-    """Squared cosine, 0..1, of the angle between two corners of the network, all tensors of these kinds as one vector.
+def blend_together(
+    coefficients: Sequence[float], corners_CT: Sequence[Sequence[Tensor]], pair: tuple[int, int], pulled: frozenset[int]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What `Interpolated` gives for tensors that stand at one point, and the `squared_cosine` of two of their corners.
+
+    Both read all weights, forwards and backwards. They do it together and tensor by tensor, for on a CPU most of what
+    they cost is waiting for memory.
+
+    Args:
+        coefficients: of the C corners.
+        corners_CT: the T tensors of each.
+        pair: the corners between which the cosine is taken.
+        pulled: the tensors of which it is taken, 0..T-1.
+
+    Returns: the squared cosine (0 of no tensors) and the T blends.
+    """
+    cosine, *blended = _Blend.apply(coefficients, pair, pulled, *(tensor for each in corners_CT for tensor in each))
+    return cosine, tuple(blended)
+
+
+class _Blend(torch.autograd.Function):
+    """`sum of c_i w_i`, whose gradient in w_i is c_i times that of the sum, and the pull between two corners."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, coefficients: Sequence[float], pair: tuple[int, int], pulled: frozenset[int], *flat: Tensor
+    ) -> tuple[Tensor, ...]:
+        count = len(flat) // len(coefficients)
+        blends, products, saved = [], [], []
+        for place in range(count):
+            tensors = flat[place::count]
+            blends.append(_sum(coefficients, tensors))
+            if place in pulled:
+                both = [tensors[number] for number in pair]
+                products.append(_products(*both))
+                saved += both
+        cosine, *sums = _cosine(products, flat[0])
+        ctx.coefficients, ctx.pair, ctx.pulled = coefficients, pair, pulled
+        ctx.save_for_backward(*sums, *saved)
+        return cosine, *blends
+
+    @staticmethod
+    def backward(ctx: Any, to_cosine: Tensor, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        sums, saved = ctx.saved_tensors[:3], iter(ctx.saved_tensors[3:])
+        factors, (one, other) = _factors(to_cosine, *sums), ctx.pair
+        scaled_TC = []
+        for place, gradient in enumerate(gradients):
+            scaled_C = [gradient * coefficient for coefficient in ctx.coefficients]
+            if place in ctx.pulled:
+                _add_pull(factors, next(saved), next(saved), scaled_C[one], scaled_C[other])
+            scaled_TC.append(scaled_C)
+        return None, None, None, *(scaled for corner in zip(*scaled_TC, strict=True) for scaled in corner)
+
+
+def squared_cosine(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> Tensor:
+    """Squared cosine, 0..1, of the angle between two corners, all tensors of each as one vector.
 
     arXiv 2102.10472, equation 5: driven to 0 it makes the corners, and what they predict, differ. Gradients flow to
     both.
     """
-    pairs = []
-    for site in sites(model, *kinds, tensors=tensors):
-        parametrized = getattr(site.module, "parametrizations", {})
-        if site.tensor not in parametrized or not isinstance(parametrized[site.tensor][0], Interpolated):
-            continue
-        pairs.append([corners(parametrized[site.tensor], number) for number in (one, other)])
-    firsts, seconds = zip(*pairs, strict=True)
-    value: Tensor = _SquaredCosine.apply(len(pairs), *firsts, *seconds)
+    value: Tensor = _SquaredCosine.apply(len(firsts), *firsts, *seconds)
     return value
 
 
 class _SquaredCosine(torch.autograd.Function):
-    """Of two lists of tensors; with p = a.b, its gradient in a is 2 p / (|a|^2 |b|^2) (b - p / |a|^2 a).
-
-    Written out because autograd's own would pass over all weights a dozen times.
-    """
+    """Its gradient is written out because autograd's own would pass over all weights a dozen times."""
 
     @staticmethod
     def forward(ctx: Any, count: int, *both: Tensor) -> Tensor:
-        firsts, seconds = both[:count], both[count:]
-        product, first, second = (_dot(x, y) for x, y in ((firsts, seconds), (firsts, firsts), (seconds, seconds)))
-        ctx.save_for_backward(product, first, second, *both)
-        return product.square() / (first * second)
+        pairs = zip(both[:count], both[count:], strict=True)
+        cosine, *sums = _cosine([_products(a, b) for a, b in pairs], both[0])
+        ctx.save_for_backward(*sums, *both)
+        return cosine
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        product, first, second, *both = ctx.saved_tensors
-        count = len(both) // 2
-        firsts, seconds = both[:count], both[count:]
-        outer = gradient * 2 * product / (first * second)
-        to_first = torch._foreach_mul(firsts, -outer * product / first)
-        to_second = torch._foreach_mul(seconds, -outer * product / second)
-        torch._foreach_add_(to_first, torch._foreach_mul(seconds, outer))
-        torch._foreach_add_(to_second, torch._foreach_mul(firsts, outer))
-        return None, *to_first, *to_second
+        sums, both = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+        told, factors, count = [torch.zeros_like(each) for each in both], _factors(gradient, *sums), len(both) // 2
+        for place in range(count):
+            pair = (place, place + count)
+            _add_pull(factors, *(both[i] for i in pair), *(told[i] for i in pair))
+        return None, *told
 
 
-def _dot(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> Tensor:
-    return torch.stack([torch.dot(_flat(x), _flat(y)) for x, y in zip(firsts, seconds, strict=True)]).sum()
+def _sum(coefficients: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
+    if len(coefficients) == 2:
+        return torch.lerp(tensors[0], tensors[1], coefficients[1])
+    total = coefficients[0] * tensors[0]
+    for coefficient, tensor in zip(coefficients[1:], tensors[1:], strict=True):
+        total.add_(tensor, alpha=coefficient)
+    return total
+
+
+def _products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """a.b, |a|^2 and |b|^2."""
+    a, b = _flat(a), _flat(b)
+    return torch.dot(a, b), torch.dot(a, a), torch.dot(b, b)
+
+
+def _cosine(products: Sequence[tuple[Tensor, Tensor, Tensor]], like: Tensor) -> tuple[Tensor, ...]:
+    """The squared cosine, and the products summed over the tensors; 0 of no tensors."""
+    if not products:
+        return (like.new_zeros(()),) * 4
+    product, first, second = (torch.stack(each).sum() for each in zip(*products, strict=True))
+    return product.square() / (first * second), product, first, second
+
+
+def _factors(gradient: Tensor, product: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """With p = a.b the gradient of p^2 / (|a|^2 |b|^2) in a is 2 p / (|a|^2 |b|^2) (b - p / |a|^2 a), in b likewise."""
+    outer = gradient * 2 * product / (first * second)
+    return outer, -outer * product / first, -outer * product / second
+
+
+def _add_pull(factors: tuple[Tensor, Tensor, Tensor], a: Tensor, b: Tensor, to_a: Tensor, to_b: Tensor) -> None:
+    outer, own_a, own_b = factors
+    to_a.addcmul_(b, outer).addcmul_(a, own_a)
+    to_b.addcmul_(a, outer).addcmul_(b, own_b)
 
 
 def _flat(weight: Tensor) -> Tensor:

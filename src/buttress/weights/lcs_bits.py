@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from buttress.weights.batch_norm import reestimate_batch_norm
-from buttress.weights.interpolation import squared_cosine
+from buttress.weights.interpolation import corner_lists, squared_cosine
 from buttress.weights.lcs_line import Line, Start, bake_all, dense_share, inner_weights
 from buttress.weights.levels import Level
 from buttress.weights.norms import without_statistics
@@ -77,7 +77,7 @@ class Bits:
         return (lambda: None,)
 
     def pull(self, model: nn.Module) -> Tensor | None:
-        return squared_cosine(model, 0, 1, kinds=("conv", "linear"))
+        return squared_cosine(*corner_lists(sites(model, "conv", "linear", tensors=("weight",))))
 
     def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
         for module in model.modules():

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from buttress.weights.batch_norm import reestimate_batch_norm
-from buttress.weights.interpolation import squared_cosine
+from buttress.weights.interpolation import corner_lists, squared_cosine
 from buttress.weights.lcs_line import Line, Start, bake_all, dense_share, inner_weights, towards_the_ends, uniform
 from buttress.weights.levels import Level, Point
 from buttress.weights.masks import TopK
@@ -44,8 +44,9 @@ class Keep:
     def attach(self, model: nn.Module, start: Start) -> None:
         sparse = inner_weights(model)
         require_plain(model, sparse, "lcs")
-        on_line = sites(model) if self.settings.kind == "line" else []
-        require_plain(model, on_line or sparse, "lcs")
+        on_line = self.settings.kind == "line"
+        if on_line:
+            require_plain(model, sites(model), "lcs")
         target = self.settings.kind == "target"
         if not target and self.settings.norm == "group":
             without_statistics(model, "group")
@@ -84,7 +85,7 @@ class Keep:
         return (lambda: None,)
 
     def pull(self, model: nn.Module) -> Tensor | None:
-        return squared_cosine(model, 0, 1, kinds=("conv", "linear"))
+        return squared_cosine(*corner_lists(sites(model, "conv", "linear", tensors=("weight",))))
 
     def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
         kept = self.settings.kind != "target" and self.settings.norm == "batch"

@@ -36,8 +36,11 @@ class Line(Interpolated):
         """The place, 0..1, of a level; 1 where there is but one level."""
         return (level - self.start) / (self.stop - self.start) if self.stop > self.start else 1.0
 
-    def set_level(self, point: Point, owner: nn.Module) -> None:
+    def require(self, point: Point) -> None:
         require_between(Level(self.level_kind, (point,)), self.low, self.high)
+
+    def set_level(self, point: Point, owner: nn.Module) -> None:
+        self.require(point)
         self.place((self.along(point[0]),))
 
 

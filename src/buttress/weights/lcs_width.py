@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Generator, Tensor, nn
 
-from buttress.weights.interpolation import squared_cosine
+from buttress.weights.interpolation import corner_lists, squared_cosine
 from buttress.weights.lcs_line import Line, Start, bake_all, uniform
 from buttress.weights.norms import without_statistics
 from buttress.weights.settings import LcsSettings
@@ -39,7 +39,7 @@ class Width:
         require_plain(model, layers if any(site.module is not classifier for site in layers) else [], "lcs")
         on_line = self.settings.kind == "line"
         if on_line:
-            require_plain(model, sites(model, "norm"), "lcs")
+            require_plain(model, sites(model, "norm"), "lcs", nothing="has no norms that could lie on a line")
         self._slim, self._lines = make_slim(model, classifier, self.low, self.high), []
         without_statistics(model, "instance")
         for site in sites(model, "norm") if on_line else []:
@@ -58,7 +58,7 @@ class Width:
         return [partial(self._place, width) for width in self._widths]
 
     def pull(self, model: nn.Module) -> Tensor | None:
-        return squared_cosine(model, 0, 1, kinds=("norm",))
+        return squared_cosine(*corner_lists(sites(model, "norm", tensors=("weight",))))
 
     def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
         pass

@@ -70,15 +70,18 @@ class Level:
 
 
 class Levelled:
-    """A part of a model that follows a level of its `level_kind`.
-
-    `set_level` raises SettingsError for a point that it was not trained for.
-    """
+    """A part of a model that follows a level of its `level_kind`."""
 
     level_kind: LevelKind
 
+    def require(self, point: Point) -> None:
+        """Raises: SettingsError, for a point that it was not trained for; here none is."""
+
     def set_level(self, point: Point, owner: nn.Module) -> None:
-        """Stand at `point`; `owner` is the module that this one is a child of."""
+        """Stand at `point`; `owner` is the module that this one is a child of.
+
+        Raises: SettingsError, as `require`.
+        """
         raise NotImplementedError
 
 
@@ -131,6 +134,8 @@ def move(model: nn.Module, level: Level) -> None:
     if not parts:
         has = sorted({part.level_kind for _, part in levelled(model)})
         raise ModelError(f"level {level}: this model has {'levels of ' + ', '.join(has) if has else 'no levels'}")
+    for _, part in parts:  # before any of them moves
+        part.require(level.points[0])
     for owner, part in parts:
         part.set_level(level.points[0], owner)
 

@@ -60,6 +60,9 @@ class TopK(nn.Module, Levelled):
         # measured: a quarter of the time of torch.where; the sum, as times a mask some zeros have a sign
         return weight * kept(weight, self.keep).to(weight.dtype) + 0.0
 
-    def set_level(self, point: Point, owner: nn.Module) -> None:
+    def require(self, point: Point) -> None:
         require_between(Level("keep", (point,)), self.low, self.high)
+
+    def set_level(self, point: Point, owner: nn.Module) -> None:
+        self.require(point)
         (self.keep,) = point

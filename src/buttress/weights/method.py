@@ -39,11 +39,13 @@ class Method(Protocol):
     def passes(self, step: int) -> Sequence[Callable[[], object]]:
         """The forward passes of this step: each item, called, moves the model to the coordinates of one pass.
 
+        It is called inside the pass's `parametrize.cached()`, before anything is in that cache.
+
         The losses of the passes are summed. At least one; a method without coordinates returns `(lambda: None,)`.
         """
 
     def auxiliary_loss(self, model: nn.Module) -> Tensor | None:
-        """A 0-d loss that is added once a step, after the passes; none where the method has none."""
+        """A 0-d loss that is added to that of the last pass of a step, after its forward; none where there is none."""
 
     def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
         """Make `model` fit to be evaluated, e.g. re-estimate its batch statistics.

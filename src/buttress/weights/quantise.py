@@ -83,11 +83,14 @@ class Quantised(nn.Module, Levelled):
         super().__init__()
         self.bits, self.low, self.high = bits, low, high
 
-    def set_level(self, point: Point, owner: nn.Module) -> None:
+    def require(self, point: Point) -> None:
         level = Level("bits", (point,))
         require_between(level, self.low, self.high)
         if point[0] != int(point[0]):
             raise SettingsError(f"level {level}: bits are whole numbers")
+
+    def set_level(self, point: Point, owner: nn.Module) -> None:
+        self.require(point)
         self.bits = int(point[0])
 
 

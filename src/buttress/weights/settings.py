@@ -92,11 +92,12 @@ class LcsSettings:
         _require(self.kind in get_args(LcsKind), "lcs.kind", self.kind, "must be point, line or target")
         _require(self.kind != "target" or self.level == "keep", "lcs.kind", self.kind, "is of lcs.level keep alone")
         low, high = self.span
-        if self.level == "bits":
-            whole = low == int(low) and high == int(high)
-            _require(whole and 1 <= low <= high <= 8, "lcs.low..high", f"{low:g}..{high:g}", "whole bits, 1 to 8")
-        else:
-            _require(0 < low <= high <= 1, "lcs.low..high", f"{low:g}..{high:g}", "shares, above 0 and at most 1")
+        for name, value in (("lcs.low", low), ("lcs.high", high)):
+            if self.level == "bits":
+                _require(value in range(1, 9), name, f"{value:g}", "must be a whole number of bits, 1 to 8")
+            else:
+                _require(0 < value <= 1, name, f"{value:g}", "must be a share, above 0 and at most 1")
+        _require(low <= high, "lcs.low", f"{low:g}", f"must not be above lcs.high, which is {high:g}")
         _require(0 <= self.warmup < 1, "lcs.warmup", self.warmup, "must be at least 0 and below 1")
         _require(0 <= self.beta < math.inf, "lcs.beta", self.beta, "must be 0 or more")
 

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import ParametrizationList
 
 from buttress.errors import ModelError
 
 SiteKind = Literal["conv", "linear", "norm"]
 SiteTensor = Literal["weight", "bias"]
 TENSORS: tuple[SiteTensor, ...] = get_args(SiteTensor)
+NOTHING = "has no layer that it could act on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +40,31 @@ class Site:
     @property
     def full_name(self) -> str:
         """As in the plain model's state dict."""
-        return f"{self.name}.{self.tensor}"
+        return f"{self.name}.{self.tensor}" if self.name else self.tensor
 
     @property
     def parameter(self) -> nn.Parameter:
         """The plain parameter; of a parametrized tensor the first original."""
         if parametrize.is_parametrized(self.module, self.tensor):
-            return cast(nn.Parameter, cast(Any, self.module).parametrizations[self.tensor].original)
+            return cast(nn.Parameter, self.parametrizations.original)
         return cast(nn.Parameter, getattr(self.module, self.tensor))
+
+    @property
+    def parametrizations(self) -> ParametrizationList:
+        """Those of the tensor, which has some."""
+        return cast(ParametrizationList, cast(Any, self.module).parametrizations[self.tensor])
 
     def register(self, parametrization: nn.Module) -> None:
         """Register a parametrization after those that are there; the plain parameter lives on as `original`."""
         parametrize.register_parametrization(self.module, self.tensor, parametrization, unsafe=True)
+
+    def give(self, value: Tensor) -> None:
+        """Make `value` what its parametrizations give until `parametrize.cached()` ends; outside of it nothing happens.
+
+        torch has no public way to tell that cache a value that was made together with others.
+        """
+        if parametrize._cache_enabled:
+            parametrize._cache[id(self.module), self.tensor] = value
 
     def bake(self) -> None:
         """Remove all parametrizations of its module and leave their values, as parameters of their own.
@@ -88,10 +103,10 @@ def classifier_of(model: nn.Module) -> nn.Module | None:
     return layers[-1] if layers else None
 
 
-def require_plain(model: nn.Module, acted_on: list[Site], method: str) -> None:
+def require_plain(model: nn.Module, acted_on: list[Site], method: str, *, nothing: str = NOTHING) -> None:
     """Raises: ModelError, where there is nothing to act on, a tensor is parametrized, or two layers share one."""
     if not acted_on:
-        raise ModelError(f"{method}: this model ({type(model).__name__}) has no layer that it could act on")
+        raise ModelError(f"{method}: this model ({type(model).__name__}) {nothing}")
     for site in acted_on:
         if parametrize.is_parametrized(site.module, site.tensor):
             raise ModelError(f"{method}: {site.full_name} is parametrized already; a model takes one method of weights")

@@ -44,8 +44,11 @@ class Slim(Levelled):
         """Take levels `low` to `high`; stand at the latter."""
         self.width, self.low, self.high, self.whole = high, low, high, whole
 
-    def set_level(self, point: Point, owner: nn.Module) -> None:
+    def require(self, point: Point) -> None:
         require_between(Level("width", (point,)), self.low, self.high)
+
+    def set_level(self, point: Point, owner: nn.Module) -> None:
+        self.require(point)
         (self.width,) = point
 
     def outputs(self, channels: int) -> int:
@@ -170,7 +173,7 @@ def inputs_of(model: nn.Module, size: int | None = None) -> dict[nn.Module, int]
         with torch.no_grad(), _NoJoins():  # type: ignore[no-untyped-call]
             model.eval()(_trial_image(model, size))
     except (RuntimeError, ValueError, IndexError, AssertionError) as failure:
-        why = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+        why = _norms_of_maps(model) or (str(failure).strip().splitlines() or [type(failure).__name__])[0]
         raise ModelError(f"lcs: {type(model).__name__} cannot run at width={width:g} ({why}); {ELSE}") from failure
     finally:
         for handle in handles:
@@ -223,6 +226,12 @@ def _require_known(name: str, module: nn.Module) -> None:
         raise ModelError(f"{where} has {module.groups} groups; only plain and depthwise ones can be slim; {ELSE}")
     if module.padding_mode != "zeros":
         raise ModelError(f"{where} pads by {module.padding_mode}; only zeros can be slim; {ELSE}")
+
+
+def _norms_of_maps(model: nn.Module) -> str | None:
+    """What to say of norms that have a weight for every channel there ever is."""
+    kinds = sorted({type(each).__name__ for each in model.modules() if isinstance(each, (nn.LayerNorm, nn.GroupNorm))})
+    return f"its channels cannot be cut where it has {' and '.join(kinds)}" if kinds else None
 
 
 def _swap(model: nn.Module, kinds: tuple[type[nn.Module], ...], by: Callable[[nn.Module], nn.Module]) -> None:

@@ -43,6 +43,9 @@ class LevelStatistics(nn.Module, Levelled):
             assert isinstance(own_C, Tensor)
             held_PC[number].copy_(own_C)
 
+    def require(self, point: Point) -> None:
+        self._shares(point)
+
     def set_level(self, point: Point, owner: nn.Module) -> None:
         shares_P = torch.tensor(self._shares(point), dtype=self.means_PC.dtype, device=self.means_PC.device)
         for held_PC, own_C in ((self.means_PC, owner.running_mean), (self.variances_PC, owner.running_var)):

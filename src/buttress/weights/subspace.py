@@ -10,10 +10,18 @@ from torch import Generator, Tensor, nn
 
 from buttress.models.packed import Entry, Plain
 from buttress.weights.batch_norm import reestimate_batch_norm
-from buttress.weights.interpolation import Interpolated, corner_like, squared_cosine
+from buttress.weights.interpolation import (
+    Interpolated,
+    blend,
+    blend_together,
+    corner_like,
+    corner_lists,
+    place_together,
+    squared_cosine,
+)
 from buttress.weights.levels import Level, Point, levelled, move
 from buttress.weights.settings import SubspaceSettings
-from buttress.weights.sites import plain_state, require_plain, sites
+from buttress.weights.sites import Site, plain_state, require_plain, sites
 from buttress.weights.statistics import attach_statistics, drop_statistics, is_statistic, keep_statistics
 
 ALONG = (0.5, 0.0, 0.25, 0.75, 1.0)  # stored points of a line or curve
@@ -35,6 +43,11 @@ class Subspace:
     def __init__(self, settings: SubspaceSettings, *, pretrained: bool = False) -> None:
         self.settings, self.pretrained = settings, pretrained
         self._layers: list[list[Interpolated]] = []
+        self._sites: list[Site] = []
+        self._corners_CT: list[list[nn.Parameter]] = []  # of every site
+        self._pulled = frozenset[int]()  # places of the sites that the regulariser is of
+        self._point: Point | None = None  # of the whole network in this step
+        self._cosine: Tensor | None = None  # of the corners in this pass, where it came with the blends
         self._pair = (0, 1)
 
     @property
@@ -62,21 +75,38 @@ class Subspace:
         self._register(model, lambda first: corner_like(first, pretrained=self.pretrained))
 
     def before_step(self, step: int, total_steps: int, generator: Generator) -> None:
-        draw = None if self.settings.draw == "layer" else self._drawn(generator)
-        for layer in self._layers:
-            point = draw or self._drawn(generator)
-            for blended in layer:
-                blended.place(point)
+        if self.settings.draw == "network":
+            self._point = self._drawn(generator)
+            place_together([blended for layer in self._layers for blended in layer], self._point)
+        else:
+            for layer in self._layers:
+                place_together(layer, self._drawn(generator))
         pairs = list(combinations(range(self.settings.count), 2))
         self._pair = pairs[int(torch.randint(len(pairs), (), generator=generator))]
 
     def passes(self, step: int) -> Sequence[Callable[[], object]]:
-        return (lambda: None,)
+        return (self._blend,)
+
+    def _blend(self) -> None:
+        """All tensors at once, where they stand at one point."""
+        self._cosine = None
+        if self._point is None:
+            return
+        coefficients = blend(self.settings.kind, self._point)
+        pulled = self._pulled if self.settings.beta else frozenset[int]()
+        self._cosine, values = blend_together(coefficients, self._corners_CT, self._pair, pulled)
+        for site, value in zip(self._sites, values, strict=True):
+            site.give(value)
 
     def auxiliary_loss(self, model: nn.Module) -> Tensor | None:
         if self.settings.beta == 0:
             return None
-        return self.settings.beta * squared_cosine(model, *self._pair, kinds=("conv", "linear"))
+        cosine, self._cosine = self._cosine, None
+        if cosine is None:
+            cosine = squared_cosine(
+                *([self._corners_CT[number][place] for place in sorted(self._pulled)] for number in self._pair)
+            )
+        return self.settings.beta * cosine
 
     def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
         if last:
@@ -104,7 +134,16 @@ class Subspace:
             blended = Interpolated(others, self.settings.kind, self.midpoint)
             site.register(blended)
             layers.setdefault(id(site.module), []).append(blended)
-        self._layers = list(layers.values())
+        self._layers, self._sites = list(layers.values()), acted_on
+        if self.settings.draw == "network":  # one number then moves them all, until a device has its own copies
+            shared = self._layers[0][0].coefficients
+            for layer in self._layers:
+                for blended in layer:
+                    blended.coefficients = shared
+        self._corners_CT = corner_lists(acted_on)
+        self._pulled = frozenset(
+            place for place, site in enumerate(acted_on) if site.kind != "norm" and site.tensor == "weight"
+        )
         attach_statistics(model, "at", self.points)
 
     def _drawn(self, generator: Generator) -> Point:
