@@ -9,7 +9,7 @@ from buttress.errors import ModelError
 from buttress.models.load import load_model
 from buttress.models.normalise import normalise
 from buttress.runs import Run
-from buttress.teachers import open_teacher
+from buttress.teachers import TeacherSpec, open_teacher
 from buttress.teachers.network import choose_precision
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -162,3 +162,25 @@ def test_an_imagenet_teacher_knows_real_photos(real_data):
     right = teacher.probabilities(views_BHWC).argmax(axis=1) == np.repeat(np.arange(10), 2)
     assert right.sum() >= 16
     assert 0 < teacher.unmapped_share < 0.9
+
+
+@pytest.mark.parametrize("forward", ["contiguous", "channels_last+compiled", "contiguous+compiled"])
+def test_every_way_gives_the_same_probabilities(run, monkeypatch, forward):
+    """A compiled network sees batches of one size: a smaller last one is filled up, and its own rows come back."""
+    sizes = []
+
+    def compile_(module):
+        def answer(images):
+            sizes.append(len(images))
+            return module(images)
+
+        return answer
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    teacher = TeacherSpec(uri=run, size=64, precision="fp32", forward=forward).open()
+    np.testing.assert_allclose(teacher.probabilities(VIEWS), plain(run), atol=2e-4)
+    np.testing.assert_allclose(teacher.probabilities(VIEWS[:2]), plain(run)[:2], atol=2e-4)
+    assert sizes == ([6, 6] if "compiled" in forward else [])
+    described = teacher.describe()
+    assert described["channels_last"] == ("channels_last" in forward)
+    assert described.get("compiled", False) == ("compiled" in forward)

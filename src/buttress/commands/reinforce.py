@@ -23,6 +23,7 @@ def reinforce(
     classes: Literal["source", "teacher"] = "source",
     class_map: Path | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
+    forward: Literal["auto", "channels_last", "contiguous", "channels_last+compiled", "contiguous+compiled"] = "auto",
     batch: int = 32,
     workers: int | None = None,
     max_bad: float = 0.001,
@@ -48,7 +49,9 @@ def reinforce(
         temperature: divides the teachers' logits.
         classes: source cuts the teacher's answer to the images' classes; teacher keeps its own classes.
         class_map: YAML file, class of the images -> class of the teacher, where names do not say it.
-        precision: auto is bf16 where the machine is fast at it, else fp32.
+        precision: auto is what is fastest on this CPU, or bf16 where the GPU has it.
+        forward: the teacher's memory format, and whether torch.compile is used; auto: before a long labelling on a CPU
+            all are measured.
         batch: views per forward pass.
         workers: labelling processes (with a GPU: processes that draw views for it); the default is one per core; 0 =
             this process.
@@ -72,6 +75,7 @@ def reinforce(
             source_classes=None if images.classes is None else tuple(images.classes),
             class_map=class_map,
             precision=precision,
+            forward=forward,
         )
         for uri in ([teacher] if isinstance(teacher, str) else teacher)
     ]

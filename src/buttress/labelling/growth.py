@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from buttress.labelling.row_memory import MEMORY, RowMemory, read_memory
 from buttress.sources import Source, fingerprint
 from buttress.sources.identity import id_hashes
 from buttress.store.card import PartEntry, SourceInfo
-from buttress.store.card_file import CARD_NAME
+from buttress.store.card_file import CARD_NAME, read_card
 from buttress.store.part import Part, read_part_info
 from buttress.store.reader import Reinforcement, open_reinforcement
 from buttress.store.writer import existing_parts
@@ -164,6 +165,14 @@ def _refuse_other_settings(out: Path, now: Identity, was: Identity) -> None:
             f"{out}: was made with other settings ({', '.join(now.differences(was))} differ); "
             "use the same to add to it, or another --out"
         )
+
+
+def teachers_there(out: Path) -> list[dict[str, Any]] | None:
+    """What a reinforcement, or an unfinished one, says of its teachers; none where there is nothing."""
+    if (out / CARD_NAME).exists():
+        return [dict(said) for said in read_card(out).teachers]
+    started = out / WORK / STARTED
+    return read_json(started, LabellingError).get("teachers") if started.exists() else None
 
 
 def _refuse_other_start(out: Path, identity: Identity) -> None:

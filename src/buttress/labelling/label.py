@@ -21,7 +21,7 @@ from buttress.errors import LabellingError, SourceError
 from buttress.files import require_own_folder, write_atomic, write_json
 from buttress.labelling.ahead import label_ahead
 from buttress.labelling.block import BlockLabels, LabelJob, block_path, read_block
-from buttress.labelling.growth import STARTED, WORK, Growth, plan_growth
+from buttress.labelling.growth import STARTED, WORK, Growth, plan_growth, teachers_there
 from buttress.labelling.identity import Identity
 from buttress.labelling.plan import Block, PartPlan, Rectangle, blocks_of, missing_parts
 from buttress.labelling.pool import run_blocks
@@ -49,6 +49,7 @@ from buttress.store.writer import (
     write_probes,
 )
 from buttress.teachers.ensemble import Ensemble, EnsembleSpec
+from buttress.teachers.forward import settled
 from buttress.teachers.teacher import TeacherSpec
 from buttress.terminal import note, progress, warn
 from buttress.versions import library_versions
@@ -83,7 +84,8 @@ def label_source(
     """
     if not (out / CARD_NAME).exists():  # what lies beside a reinforcement is the user's own affair
         require_own_folder(out, is_ours, "a reinforcement")
-    opened = EnsembleSpec.of(teacher).with_threads(TEACHER_THREADS).open()
+    asked = EnsembleSpec.of(teacher).with_threads(TEACHER_THREADS)
+    opened = settled(asked, len(source) * settings.views, settings.batch, teachers_there(out)).open()
     for doubt in opened.doubts:
         warn(doubt)
     identity = Identity.of(source, opened, policy, settings)
@@ -207,7 +209,8 @@ class _Labelling:
         total = views + sum(block.area.size for block in done)
         check_disk(self.out, (self.stride + self.identity.has_truth) * (views + total), len(self.growth.order))
         sanity(self.source, self.teacher, self.identity)
-        write_json(self.job.work / STARTED, {"settings": self.identity.digest})
+        teachers = list(self.identity.teachers)
+        write_json(self.job.work / STARTED, {"settings": self.identity.digest, "teachers": teachers})
         if self.growth.memory is not None:
             remove_leftovers(self.out, self.growth.parts)  # parts of rows that are not remembered
             self.growth.memory.write(self.job.work / MEMORY)

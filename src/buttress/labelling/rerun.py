@@ -72,6 +72,7 @@ def _member(said: dict[str, Any], uri: str, classes: Sequence[str]) -> TeacherSp
         class_map=None if mapped is None else {name: list(group) for name, group in mapped.items()},
         precision=said["precision"],
         threads=said.get("threads"),
+        forward="channels_last" if said.get("channels_last", True) else "contiguous",  # compiled is as near as bf16
     )
 
 

@@ -5,14 +5,14 @@ Shape legend: B views, T the network's outputs, C the classes kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from buttress.errors import ModelError
 from buttress.models.load import LoadedModel, at_size
@@ -24,11 +24,11 @@ from buttress.weights.levels import Level
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from buttress.teachers.teacher import Precision, TeacherSpec
+    from buttress.teachers.teacher import Forward, Precision, TeacherSpec
 
 
 class NetworkTeacher:
-    """Runs a network over views, channels_last, in the precision chosen once when it is opened."""
+    """Runs a network over views, in the precision and memory format chosen once when it is opened."""
 
     def __init__(self, spec: TeacherSpec, loaded: LoadedModel) -> None:
         """
@@ -40,7 +40,9 @@ class NetworkTeacher:
         precision = choose_precision(spec.precision, device)
         self._loaded = at_size(loaded, spec.size or loaded.preprocessing.size)
         self.size = self._loaded.preprocessing.size
-        self.spec = replace(spec, size=self.size, precision=precision, threads=spec.threads or torch.get_num_threads())
+        threads = spec.threads or torch.get_num_threads()
+        forward: Forward = "channels_last" if spec.forward == "auto" else spec.forward
+        self.spec = replace(spec, size=self.size, precision=precision, threads=threads, forward=forward)
         self._map = choose_classes(
             loaded.classes,
             mode=spec.classes,
@@ -53,7 +55,11 @@ class NetworkTeacher:
         self.classes = self._map.classes
         self._device = device
         module = loaded.module.eval().requires_grad_(False).to(device)
-        self._module: nn.Module = module.to(memory_format=torch.channels_last)
+        self._format = torch.channels_last if forward.startswith("channels_last") else torch.contiguous_format
+        self._module: nn.Module = module.to(memory_format=self._format)
+        self._compiled = forward.endswith("compiled")
+        self._answer: Callable[[Tensor], Tensor] = torch.compile(module) if self._compiled else module
+        self._most = 0  # views in a batch so far: what is compiled is compiled for one size
         self._unmapped, self._seen = 0.0, 0
 
     @property
@@ -92,7 +98,8 @@ class NetworkTeacher:
             "precision": self.spec.precision,
             "device": self._device.type,
             "threads": self.spec.threads,
-            "channels_last": True,
+            "channels_last": self._format is torch.channels_last,
+            **({"compiled": True} if self._compiled else {}),
         }
 
     def _check_width(self) -> None:
@@ -116,9 +123,16 @@ class NetworkTeacher:
         # Autocast and not bf16 weights: as fast, and half as far from float32 (the normalisations stay in float32).
         half = torch.autocast(self._device.type, torch.bfloat16, enabled=self.spec.precision == "bf16")
         with _threads(self.spec.threads or 1), torch.inference_mode(), exact, half:
-            inputs = normalise(images_BCHW, self._loaded.preprocessing)
-            logits: NDArray[np.float32] = self._module(inputs).float().cpu().numpy()
+            inputs = self._filled(normalise(images_BCHW, self._loaded.preprocessing))
+            answers = self._answer(inputs.contiguous(memory_format=self._format))
+            logits: NDArray[np.float32] = answers[: len(views)].float().cpu().numpy()
         return logits
+
+    def _filled(self, images_BCHW: Tensor) -> Tensor:
+        """Of a compiled network: a batch of the size that it was compiled for, the smaller last one filled up."""
+        self._most = max(self._most, len(images_BCHW))
+        missing = self._most - len(images_BCHW) if self._compiled else 0
+        return nn.functional.pad(images_BCHW, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else images_BCHW
 
 
 @contextmanager
@@ -138,10 +152,10 @@ def choose_precision(asked: Precision, device: torch.device) -> Literal["fp32", 
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
-    return "bf16" if _cpu_has_bf16() else "fp32"
+    return "bf16" if cpu_has_bf16() else "fp32"
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
     """AVX512-BF16 or AMX; the public query is recent, older torch has only a private one."""
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from buttress.errors import SettingsError
 from buttress.models.uri import parse_model_uri
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "fp32", "bf16"]
 ClassesMode = Literal["source", "teacher"]
+Forward = Literal["auto", "channels_last", "contiguous", "channels_last+compiled", "contiguous+compiled"]
+COMPILED: dict[Forward, Forward] = {"channels_last": "channels_last+compiled", "contiguous": "contiguous+compiled"}
 
 
 class Teacher(Protocol):
@@ -55,6 +57,8 @@ class TeacherSpec:
     source_classes: the source's class names, None where it has none.
     class_map: YAML file, or what it holds: source class -> the teacher's.
     precision: `auto` takes bf16 where the machine computes it natively. threads: of torch; None = torch's choice.
+    forward: memory format of a network, and whether torch.compile makes it; `auto` = channels_last, or what
+        `forward.settled` measures.
     """
 
     uri: str
@@ -65,6 +69,7 @@ class TeacherSpec:
     class_map: Path | Mapping[str, Sequence[str | int]] | None = None
     precision: Precision = "auto"
     threads: int | None = None
+    forward: Forward = "auto"
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
@@ -75,6 +80,8 @@ class TeacherSpec:
             raise SettingsError(f"classes {self.classes!r}: must be source or teacher")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise SettingsError(f"precision {self.precision!r}: must be auto, fp32 or bf16")
+        if self.forward not in get_args(Forward):
+            raise SettingsError(f"forward {self.forward!r}: must be one of {', '.join(get_args(Forward))}")
         if self.threads is not None and self.threads < 1:
             raise SettingsError(f"threads {self.threads}: must be at least 1")
         if self.class_map is not None and self.classes == "teacher":

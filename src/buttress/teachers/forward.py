@@ -1,0 +1,100 @@
+"""Which way a network answers fastest on a CPU: measured before a long labelling, printed, and kept on the card.
+
+Memory formats, bf16 and torch.compile are each worth a factor for some networks and cost one for others, and no rule
+of thumb says for which.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+
+from buttress.models.uri import parse_model_uri
+from buttress.teachers.ensemble import EnsembleSpec
+from buttress.teachers.network import cpu_has_bf16
+from buttress.teachers.teacher import COMPILED, Forward, Precision, TeacherSpec
+from buttress.terminal import note
+
+WORTH_MEASURING = 4_000  # views: of fewer than that, measuring takes a good part of the time
+WORTH_COMPILING = 600.0  # seconds of one core: a compiler takes about one minute, in every process anew
+REPEATS = 2  # after one that is not counted; the fastest counts
+MOST = 16  # views in a measured batch
+FORMATS: tuple[Forward, Forward] = ("channels_last", "contiguous")
+Way = tuple[Precision, Forward]
+
+
+def settled(
+    spec: EnsembleSpec, views: int, batch: int, recorded: Sequence[Mapping[str, Any]] | None = None
+) -> EnsembleSpec:
+    """The same teachers with what they left to us, precision and forward, chosen.
+
+    Args:
+        spec: how they were asked for.
+        views: how many are to be labelled.
+        batch: views in a forward pass.
+        recorded: what a labelling that is gone on with says of its teachers; it is not measured again.
+    """
+    known = recorded is not None and len(recorded) == len(spec.members)
+    members = (
+        _as_recorded(member, recorded[number]) if known and recorded else _measured(member, views, batch)
+        for number, member in enumerate(spec.members)
+    )
+    return replace(spec, members=tuple(members))
+
+
+def _as_recorded(member: TeacherSpec, said: Mapping[str, Any]) -> TeacherSpec:
+    if member.precision == "auto" and said.get("precision") in ("fp32", "bf16"):
+        member = replace(member, precision=said["precision"])
+    if member.forward != "auto" or "channels_last" not in said:
+        return member
+    form = FORMATS[not said["channels_last"]]
+    return replace(member, forward=COMPILED[form] if said.get("compiled") else form)
+
+
+def _measured(member: TeacherSpec, views: int, batch: int) -> TeacherSpec:
+    on_cpu = not torch.cuda.is_available() and parse_model_uri(member.uri).scheme != "python"
+    if member.forward != "auto" or not on_cpu or views < WORTH_MEASURING:
+        return member
+    precisions: list[Precision] = [member.precision]
+    if member.precision == "auto":
+        precisions = ["fp32", "bf16"] if cpu_has_bf16() else ["fp32"]
+    count = min(batch, MOST)
+    seconds = {way: _seconds(member, way, count) for way in product(precisions, FORMATS)}
+    best = min(seconds, key=lambda way: seconds[way])
+    if seconds[best] * views > WORTH_COMPILING:
+        compiled = best[0], COMPILED[best[1]]
+        try:
+            seconds[compiled] = _seconds(member, compiled, count)
+        except (RuntimeError, OSError) as failure:  # what torch raises where it finds no compiler, or one that fails
+            note(f"torch.compile: not used ({(str(failure).strip().splitlines() or [type(failure).__name__])[0]})")
+        best = min(seconds, key=lambda way: seconds[way])
+    told = ", ".join(
+        f"{_name(way)} {1e3 * each:.1f}" for way, each in sorted(seconds.items(), key=lambda pair: pair[1])
+    )
+    uri = parse_model_uri(member.uri).public
+    note(f"{uri}: {_name(best)} is fastest (ms a view: {told}); --precision and --forward choose otherwise")
+    return replace(member, precision=best[0], forward=best[1])
+
+
+def _name(way: Way) -> str:
+    return f"{way[0]} {way[1]}"
+
+
+def _seconds(member: TeacherSpec, way: Way, count: int) -> float:
+    """Processor time a view."""
+    teacher = replace(member, precision=way[0], forward=way[1]).open()
+    generator = np.random.default_rng(0)
+    views_BHWC = generator.integers(0, 256, (count, teacher.size, teacher.size, 3), np.uint8)
+    teacher.probabilities(views_BHWC)
+    spent = []
+    for _ in range(REPEATS):
+        started = time.process_time()
+        teacher.probabilities(views_BHWC)
+        spent.append(time.process_time() - started)
+    return min(spent) / count

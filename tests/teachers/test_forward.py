@@ -1,0 +1,89 @@
+"""How a teacher answers is measured once, before a long labelling, and then stays."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from buttress.errors import SettingsError
+from buttress.teachers import EnsembleSpec, TeacherSpec, forward
+from buttress.teachers.forward import WORTH_COMPILING, WORTH_MEASURING, settled
+
+MANY = WORTH_MEASURING
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds a view of each way; what is not in it cannot be run. The ways that were measured are kept under ""."""
+    told: dict[Any, Any] = {"": []}
+
+    def seconds(member, way, count):
+        told[""].append(way)
+        if way not in told:
+            raise RuntimeError("no compiler here\nset CXX")
+        return told[way]
+
+    monkeypatch.setattr(forward, "_seconds", seconds)
+    monkeypatch.setattr(forward, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    told |= {(precision, way): 0.01 for precision in ("fp32", "bf16") for way in ("channels_last", "contiguous")}
+    return told
+
+
+def chosen(views=MANY, recorded=None, **asked):
+    (member,) = settled(EnsembleSpec.of(TeacherSpec(uri="timm:test_vit", **asked)), views, 32, recorded).members
+    return member.precision, member.forward
+
+
+def test_the_fastest_way_is_taken_and_told(clock, capsys):
+    clock["bf16", "contiguous"] = 0.004
+    assert chosen() == ("bf16", "contiguous")
+    said = capsys.readouterr().err
+    assert "timm:test_vit: bf16 contiguous is fastest (ms a view: bf16 contiguous 4.0, " in said
+    assert "--precision and --forward choose otherwise" in said
+
+
+def test_what_was_asked_for_is_not_measured(clock):
+    assert chosen(forward="channels_last") == ("auto", "channels_last")
+    assert chosen(views=MANY - 1) == ("auto", "auto")
+    assert clock[""] == []
+    clock["fp32", "channels_last"] = 0.005
+    clock["bf16", "contiguous"] = 0.001
+    assert chosen(precision="fp32") == ("fp32", "channels_last")
+    assert {precision for precision, _ in clock[""]} == {"fp32"}
+
+
+def test_a_function_and_a_gpu_are_left_alone(clock, monkeypatch):
+    spec = EnsembleSpec.of(TeacherSpec(uri="python:somewhere:look"))
+    assert settled(spec, MANY, 32) == spec
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert chosen() == ("auto", "auto")
+    assert clock[""] == []
+
+
+def test_a_compiler_is_started_where_it_can_pay(clock, capsys):
+    clock["bf16", "channels_last"] = 0.009
+    clock["bf16", "channels_last+compiled"] = 0.002
+    few, many = int(WORTH_COMPILING / 0.009) - 1, int(WORTH_COMPILING / 0.009) + 2
+    assert chosen(few) == ("bf16", "channels_last")
+    assert chosen(many) == ("bf16", "channels_last+compiled")
+    clock["bf16", "channels_last+compiled"] = 0.010
+    assert chosen(many) == ("bf16", "channels_last")
+    del clock["bf16", "channels_last+compiled"]
+    capsys.readouterr()
+    assert chosen(many) == ("bf16", "channels_last")
+    assert "torch.compile: not used (no compiler here)" in capsys.readouterr().err
+
+
+def test_a_labelling_that_goes_on_answers_as_it_began(clock):
+    said = {"precision": "fp32", "channels_last": False, "compiled": True}
+    assert chosen(recorded=[said]) == ("fp32", "contiguous+compiled")
+    assert chosen(recorded=[said], precision="bf16", forward="channels_last") == ("bf16", "channels_last")
+    assert clock[""] == []
+    assert chosen(recorded=[said, said])[1] != "auto"  # of two teachers: it is another labelling
+    assert clock[""]
+
+
+def test_an_unknown_way_is_refused():
+    with pytest.raises(SettingsError, match="forward 'fast': must be one of auto, channels_last, contiguous"):
+        TeacherSpec(uri="timm:test_vit", forward="fast")  # type: ignore[arg-type]
