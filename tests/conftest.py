@@ -24,6 +24,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries complain at the end of what was never freed
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real images and weights (`BUTTRESS_DATA`, default `../shared/data`); skips where there is none."""
