@@ -1,18 +1,31 @@
-"""What every test shares: where the real data is."""
+"""What every test shares: where the real data is, and what is done once for all of them."""
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 # How long a test takes says nothing of the code on a machine that others use as well.
 hypothesis.settings.register_profile("buttress", deadline=None)
 hypothesis.settings.load_profile("buttress")
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector of garbage need not look through it hundreds of times."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries complain at the end of what was never freed
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +37,26 @@ def real_data() -> Path:
             pytest.fail(f"BUTTRESS_REQUIRE_DATA is set but {folder} holds no real data")
         pytest.skip(f"no real data at {folder}; set BUTTRESS_DATA")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def probes_encoded_once() -> Iterator[None]:
+    """The file of the same probe views is made once: a second of WebP for each of some hundred small labellings."""
+    from buttress.labelling import label
+    from buttress.store import probes, writer
+
+    made: dict[tuple[str, tuple[int, ...], bytes], bytes] = {}
+
+    def probes_bytes(probes_PHWC: NDArray[np.uint8]) -> bytes:
+        key = (str(probes_PHWC.dtype), probes_PHWC.shape, probes_PHWC.tobytes())
+        if key not in made:
+            made[key] = probes.probes_bytes(probes_PHWC)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "probes_bytes", probes_bytes)
+        patch.setattr(label, "probes_bytes", probes_bytes)
+        yield
 
 
 COLOUR_TEACHER = '''
@@ -58,7 +91,6 @@ def colour_teacher(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 def photos(tmp_path: Path) -> Path:
     """A folder of 24 small noisy PNGs in the classes blue, green and red."""
     import cv2
-    import numpy as np
 
     rng = np.random.default_rng(0)
     for number in range(24):

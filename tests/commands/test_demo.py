@@ -50,7 +50,7 @@ def mislead(views_BHWC):
 teach.size = mislead.size = 8
 teach.classes = mislead.classes = tuple("0123456789")
 '''
-TINY: dict[str, Any] = {"size": 16, "views": 6, "epochs": 10, "seeds": 2}
+TINY: dict[str, Any] = {"size": 16, "views": 6, "epochs": 6, "seeds": 2}
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_with_shuffled_labels_the_gain_vanishes(shown, tmp_path):
 
 
 def test_without_gain_the_demo_says_so_and_exits_1(teachers, tmp_path, capsys):
-    tiny = {**TINY, "epochs": 6, "seeds": 1}
+    tiny = {**TINY, "seeds": 1}
     assert demo(teacher=f"{teachers}:mislead", out=tmp_path / "demo", **tiny) == 1
     assert "No gain here" in capsys.readouterr().out
     assert "No gain here" in (tmp_path / "demo" / "report.html").read_text()

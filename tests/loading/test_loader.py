@@ -95,4 +95,4 @@ next(batches)
 
 def test_a_program_ends_that_has_left_its_loader_open() -> None:
     """Or a notebook, or a test suite, would wait at its end for workers that nobody has told."""
-    subprocess.run([sys.executable, "-c", LEFT_OPEN], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", LEFT_OPEN], check=True, timeout=250)

@@ -19,6 +19,7 @@ import torch
 
 from buttress.cli import main
 from buttress.recipes.shipped import shipped_names
+from buttress.runs.run import open_run
 
 from .conftest import Twins
 
@@ -48,7 +49,9 @@ def test_R25_a_smoke_twin_has_its_golden_losses(name, twins):
     golden: dict[str, Any] = json.loads(GOLDEN.read_text())
     exact = golden["kind_of_machine"] == kind_of_machine()
     print("exact" if exact else "to 2 %: another kind of machine")
-    found = losses(twins.run(name))
+    run = twins.run(name)
+    assert open_run(run).finished
+    found = losses(run)
     assert found == (golden["losses"][name] if exact else pytest.approx(golden["losses"][name], rel=0.02))
 
 

@@ -19,7 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import sklearn.datasets  # noqa: F401  (what a life would import is imported once)
+# what a life would import is imported once
+import docstring_parser  # noqa: F401
+import jsonargparse  # noqa: F401
+import sklearn.datasets  # noqa: F401
 
 from buttress import cli
 from buttress.training import checkpoints, engine, train

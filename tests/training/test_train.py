@@ -160,6 +160,8 @@ def test_other_settings_of_the_optimizer_count(photos, tmp_path):
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_an_optimizer_whose_state_cannot_be_saved_is_refused_before_the_work(photos, tmp_path):
+def test_an_optimizer_whose_state_cannot_be_saved_is_refused_before_the_work(photos, tmp_path, monkeypatch):
+    # Where there is a compiler, Kron has its arithmetic compiled for every shape of a weight, which takes minutes.
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     asked = settings(optimizer=OptimizerSettings(name="kron"))
     refused(TrainingError, "Kron keeps a list", hard(photos), tmp_path / "run", asked)
