@@ -9,7 +9,10 @@ from torch import nn
 from buttress.cli import settings
 from buttress.commands.train import train
 from buttress.errors import TrainingError
+from buttress.models.load import at_size, load_model
+from buttress.training import compute
 from buttress.training.compute import compiled
+from buttress.training.settings import EngineSettings, TrainingSettings
 from buttress.training.stops import memory_advice
 
 
@@ -66,3 +69,37 @@ def test_out_of_memory_says_a_flag_that_there_is(failure):
 def test_other_failures_pass():
     with pytest.raises(RuntimeError, match="shapes"), memory_advice(7, 64):
         raise RuntimeError("shapes differ")
+
+
+@pytest.fixture
+def loaded():
+    return at_size(load_model("timm:test_resnet", num_classes=3), 32)
+
+
+def test_the_fastest_step_is_taken_and_told(monkeypatch, capsys, loaded):
+    told = {("fp32", True): 0.004, ("fp32", False): 0.003, ("bf16", True): 0.002, ("bf16", False): 0.005}
+    monkeypatch.setattr(compute, "_step_seconds", lambda loaded, batch, *way: told[way])
+    monkeypatch.setattr(compute, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = TrainingSettings(precision="fastest", engine=EngineSettings(channels_last=False))
+    chosen = compute.fastest_step(loaded, asked)
+    assert (chosen.precision, chosen.engine.channels_last) == ("bf16", True)
+    said = (
+        "bf16 channels_last is fastest (ms an image: bf16 channels_last 2.00, fp32 contiguous 3.00, fp32 channels_last"
+    )
+    assert said in capsys.readouterr().err
+    monkeypatch.setattr(compute, "cpu_has_bf16", lambda: False)
+    chosen = compute.fastest_step(loaded, asked)
+    assert (chosen.precision, chosen.engine.channels_last) == ("fp32", False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert compute.fastest_step(loaded, asked) == asked
+
+
+def test_measuring_changes_neither_the_model_nor_chance(loaded):
+    before = {name: value.clone() for name, value in loaded.module.state_dict().items()}
+    state, drawn = torch.get_rng_state(), torch.rand(1)
+    torch.set_rng_state(state)
+    assert compute._step_seconds(loaded, 4, "fp32", True) > 0
+    assert torch.equal(torch.rand(1), drawn)
+    assert all(torch.equal(value, before[name]) for name, value in loaded.module.state_dict().items())
+    assert all(parameter.grad is None for parameter in loaded.module.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from buttress.runs.run import open_run
 from buttress.sources import Subset, open_source
 from buttress.store.reader import open_reinforcement
 from buttress.teachers.teacher import TeacherSpec
+from buttress.training import train as module
 from buttress.training.data import TrainingData
-from buttress.training.settings import OptimizerSettings, TrainingSettings
+from buttress.training.settings import EngineSettings, OptimizerSettings, TrainingSettings
 from buttress.training.train import train_on_source
 from buttress.views.presets import preset
 
@@ -79,6 +81,16 @@ def test_a_resume_may_have_other_workers_and_the_data_elsewhere(photos, tmp_path
     run = train(hard(moved), tmp_path / "run", settings(workers=1), resume=True)
     assert run.finished
     assert weights.read_bytes() == before
+
+
+def test_a_resume_stays_with_what_was_measured(photos, tmp_path, monkeypatch):
+    way = {"precision": "bf16", "engine": EngineSettings(channels_last=False)}
+    monkeypatch.setattr(module, "fastest_step", lambda loaded, asked: replace(asked, **way))
+    run = train(hard(photos), tmp_path / "run", settings(precision="fastest"))
+    assert (run.settings["precision"], run.settings["engine"]["channels_last"]) == ("bf16", False)
+    (tmp_path / "run" / "model.safetensors").unlink()
+    monkeypatch.delattr(module, "fastest_step")
+    assert train(hard(photos), tmp_path / "run", settings(precision="fastest"), resume=True).finished
 
 
 def test_a_resume_names_what_differs_and_prints_no_policy(photos, tmp_path):

@@ -72,7 +72,7 @@ def compress(
         lr: peak learning rate; the default is 1e-3 from scratch and 1e-4 from trained weights.
         seed: of the weights, the order and the views.
         label_smoothing: 0..1, for hard labels only.
-        precision: auto is bf16 on a GPU that has it, else fp32; fp16 needs a GPU.
+        precision: auto is bf16 on a GPU that has it, else fp32; fp16 needs a GPU; fastest measures it on a CPU.
         workers: processes that prepare batches; 0 = none.
         evaluate_every: epochs between scorings on --val.
         max_bad: largest share, 0..1, of images that may fail to decode.

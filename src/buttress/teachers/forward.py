@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from buttress.models.processor import cpu_has_bf16
 from buttress.models.uri import parse_model_uri
 from buttress.teachers.ensemble import EnsembleSpec
-from buttress.teachers.network import cpu_has_bf16
 from buttress.teachers.teacher import COMPILED, Forward, Precision, TeacherSpec
 from buttress.terminal import note
 

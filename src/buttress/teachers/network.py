@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from buttress.errors import ModelError
 from buttress.models.load import LoadedModel, at_size
 from buttress.models.normalise import normalise
+from buttress.models.processor import cpu_has_bf16
 from buttress.models.uri import parse_model_uri
 from buttress.teachers.classes import OF_TEACHER, choose_classes
 from buttress.weights.levels import Level
@@ -153,11 +154,3 @@ def choose_precision(asked: Precision, device: torch.device) -> Literal["fp32", 
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
     return "bf16" if cpu_has_bf16() else "fp32"
-
-
-def cpu_has_bf16() -> bool:
-    """AVX512-BF16 or AMX; the public query is recent, older torch has only a private one."""
-    if hasattr(torch.cpu, "get_capabilities"):
-        found = torch.cpu.get_capabilities()
-        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
-    return bool(torch.cpu._is_avx512_bf16_supported())

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from buttress.errors import SettingsError
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "fastest"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 SCRATCH_LR = 1e-3
@@ -138,8 +138,8 @@ class TrainingSettings:
         batch: samples per update, over all processes.
         lr: peak learning rate; none = 1e-3 from scratch, 1e-4 from trained weights.
         seed: of the weights, the order and the views.
-        precision: fp32, bf16, fp16 (on a GPU), or auto: bf16 on a GPU that has it, else fp32 (depthwise nets are slow
-            in bf16 on a CPU).
+        precision: fp32, bf16, fp16 (on a GPU), or auto: bf16 on a GPU that has it, else fp32. fastest: on a CPU the
+            precision and memory format in which a step of this model is fastest, measured at the start.
         label_smoothing: 0..1, for hard labels only.
         workers: processes that prepare batches.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
@@ -163,7 +163,12 @@ class TrainingSettings:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         _require(self.workers >= 0, "workers", self.workers, "must be 0 or more")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "must be 0 or more, and below 2^63")
-        _require(self.precision in get_args(Precision), "precision", self.precision, "must be auto, fp32, bf16 or fp16")
+        _require(
+            self.precision in get_args(Precision),
+            "precision",
+            self.precision,
+            "must be auto, fp32, bf16, fp16 or fastest",
+        )
         _require(
             0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be at least 0 and below 1"
         )

@@ -22,7 +22,7 @@ from buttress.runs.resolve import resolve_model
 from buttress.runs.run import CARD, METRICS, RECIPE, Run, open_run
 from buttress.terminal import first_process, note
 from buttress.training.checkpoints import require_same_settings, require_storable
-from buttress.training.compute import resolve_precision
+from buttress.training.compute import fastest_step, resolve_precision
 from buttress.training.data import TrainingData
 from buttress.training.engine import fit, require_batches, share
 from buttress.training.optim import create_optimizer, plain_groups
@@ -75,7 +75,10 @@ def train_on_source(
     seed_everything(settings.seed)
     loaded = resolve_model(model, num_classes=len(data.classes))
     loaded = loaded if size is None else at_size(loaded, size)
-    settings = replace(settings.resolved(pretrained=loaded.pretrained), precision=resolve_precision(settings.precision))
+    settings = settings.resolved(pretrained=loaded.pretrained)
+    if settings.precision == "fastest":
+        settings = _as_begun(settings, open_run(out, finished=False)) if begun else fastest_step(loaded, settings)
+    settings = replace(settings, precision=resolve_precision(settings.precision))
     # All that can be refused is refused before anything is written, so that the corrected command finds all as it was.
     require_trackers(settings)
     loader, val_loader = _loaders(data, loaded, settings)
@@ -124,6 +127,12 @@ def train_on_source(
         _forget_unstarted(run)
         raise
     return run
+
+
+def _as_begun(settings: TrainingSettings, there: Run) -> TrainingSettings:
+    """A resumed run stays with what was measured when it began."""
+    engine = replace(settings.engine, channels_last=there.settings["engine"]["channels_last"])
+    return replace(settings, precision=there.settings["precision"], engine=engine)
 
 
 def _in_hand(methods: Sequence[MethodSettings], loaded: LoadedModel) -> tuple[CompressionMethod, ...]:
