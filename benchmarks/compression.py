@@ -4,6 +4,7 @@
     python -m benchmarks.compression run      # the comparison; every run is a line of docs/results/compression.jsonl
     python -m benchmarks.compression alone    # what is made of the plain networks without training
     python -m benchmarks.compression steps    # what a step of each method costs, against a plain one, in one process
+    python -m benchmarks.compression epochs   # the same of whole trainings: images, views, schedule and all
     python -m benchmarks.compression table    # made from that file alone (`page`: into docs/compression.md)
 
 The images, the split, the teacher, the store and the plain student are those of `benchmarks.cifar100` with 10,000
@@ -31,6 +32,7 @@ from benchmarks.cifar100 import BATCH, EPOCHS, IMAGES, POLICY, SIZE, STUDENT, te
 from benchmarks.imagenette import wrong_labels
 from benchmarks.trials import (
     best_rate,
+    data_folder,
     figures_on,
     lines,
     markdown,
@@ -52,6 +54,7 @@ WIDTHS = (1.0, 0.75, 0.5, 0.375, 0.25)
 DKM_EPOCHS, DKM_LONG_EPOCHS, DKM_RATES = 8, 16, (5e-4, 1e-3)
 NOISE = 0.2  # share of wrong labels
 TURNS, STEPS, LATE = 7, 5, 10_000  # of the cost of a step
+EPOCH_IMAGES = 1_280  # of the cost of an epoch
 PLAIN_BYTES = 1_547_264  # of the plain student's weights file
 TOLD = {"hard": "hard labels", "store": "from the store", "noise": "a fifth of the labels wrong"}
 ARMS: dict[str, MethodSettings | None] = {
@@ -318,6 +321,59 @@ def step_costs() -> None:
         print(f"{name}: {statistics.median(told):.3f}")
 
 
+def epoch_costs() -> None:
+    """Processor time of an epoch of a training under each method over that of a plain one, by turns; median of 7.
+
+    Trainings by the library's own loop, from the files to the optimizer: 1,280 images of CIFAR-100, the student, batch,
+    size and policy of the comparison, one thread. The time of three epochs less that of one, halved, so that start and
+    end cancel.
+    """
+    import contextlib
+    import io
+    import tempfile
+
+    import torch
+
+    from buttress.memory import keep_freed_memory
+    from buttress.sources import Subset, open_source
+    from buttress.training.data import TrainingData
+    from buttress.training.settings import EngineSettings, TrainingSettings
+    from buttress.training.train import train_on_source
+    from buttress.views.presets import preset
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    source = Subset(open_source(f"parquet:{data_folder()}/cifar100/train.parquet"), np.arange(EPOCH_IMAGES))
+    data = TrainingData(source=source, policy=preset(POLICY))
+
+    def seconds(method: MethodSettings | None, epochs: int, out: Path) -> float:
+        settings = TrainingSettings(
+            epochs=epochs, batch=BATCH, precision="fp32", workers=0, engine=EngineSettings(checkpoint_every=epochs)
+        )
+        used = time.process_time()
+        with contextlib.redirect_stderr(io.StringIO()):
+            methods = () if method is None else (method,)
+            train_on_source(data, model=STUDENT, out=out, settings=settings, size=SIZE, methods=methods)
+        return time.process_time() - used
+
+    arms = {name: ARMS[name] for name in ("plain", "subspace", "lcs-point")}
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    with tempfile.TemporaryDirectory() as temporary:
+        for turn in range(TURNS + 1):
+            for name, method in arms.items():
+                one, three = (seconds(method, epochs, Path(temporary, f"{name}-{turn}-{epochs}")) for epochs in (1, 3))
+                if turn:
+                    found[name].append((three - one) / 2)
+    ratios = {name: [a / b for a, b in zip(told, found["plain"], strict=True)] for name, told in found.items()}
+    record(
+        NAME,
+        {"kind": "epochs", "name": "epochs", "seconds": found, "ratios": ratios, "load": os.getloadavg()[0]},
+        MODULE,
+    )
+    for name, told in ratios.items():
+        print(f"{name}: {statistics.median(told):.3f} ({min(told):.3f} to {max(told):.3f})")
+
+
 def _stepper(model: Any, settings: MethodSettings | None) -> Callable[[int], None]:
     import torch
     from torch.nn.utils import parametrize
@@ -507,7 +563,7 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["tune", "run", "alone", "steps", "table", "page"])
+    parser.add_argument("what", choices=["tune", "run", "alone", "steps", "epochs", "table", "page"])
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--processes", type=int, default=2)
@@ -519,6 +575,8 @@ def main() -> None:
         alone(asked.work)
     elif asked.what == "steps":
         step_costs()
+    elif asked.what == "epochs":
+        epoch_costs()
     elif asked.what == "table":
         print(table())
     elif asked.what == "page":

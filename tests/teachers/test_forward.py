@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from buttress.errors import SettingsError
+from buttress.models import processor
 from buttress.teachers import EnsembleSpec, TeacherSpec, forward
 from buttress.teachers.forward import WORTH_COMPILING, WORTH_MEASURING, settled
 
@@ -24,7 +25,7 @@ def clock(monkeypatch):
         return told[way]
 
     monkeypatch.setattr(forward, "_seconds", seconds)
-    monkeypatch.setattr(forward, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(processor, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     told |= {(precision, way): 0.01 for precision in ("fp32", "bf16") for way in ("channels_last", "contiguous")}
     return told

@@ -69,7 +69,7 @@ class Subject:
             if self.level is not None:
                 move(prepared.module, self.level)
             size = loaded.preprocessing.size
-            require_agreement(prepared.module, loaded.module, size, "the plain network", MATERIALISED)
+            require_agreement(prepared.module, loaded.module.eval(), size, "the plain network", MATERIALISED)
         return loaded
 
     def entries(self) -> dict[str, Entry]:

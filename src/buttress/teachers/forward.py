@@ -13,9 +13,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import torch
 
-from buttress.models.processor import cpu_has_bf16
 from buttress.models.uri import parse_model_uri
 from buttress.teachers.ensemble import EnsembleSpec
 from buttress.teachers.teacher import COMPILED, Forward, Precision, TeacherSpec
@@ -58,8 +56,13 @@ def _as_recorded(member: TeacherSpec, said: Mapping[str, Any]) -> TeacherSpec:
 
 
 def _measured(member: TeacherSpec, views: int, batch: int) -> TeacherSpec:
-    on_cpu = not torch.cuda.is_available() and parse_model_uri(member.uri).scheme != "python"
-    if member.forward != "auto" or not on_cpu or views < WORTH_MEASURING:
+    if member.forward != "auto" or views < WORTH_MEASURING or parse_model_uri(member.uri).scheme == "python":
+        return member
+    import torch
+
+    from buttress.models.processor import cpu_has_bf16
+
+    if torch.cuda.is_available():
         return member
     precisions: list[Precision] = [member.precision]
     if member.precision == "auto":

@@ -173,7 +173,8 @@ def inputs_of(model: nn.Module, size: int | None = None) -> dict[nn.Module, int]
         with torch.no_grad(), _NoJoins():  # type: ignore[no-untyped-call]
             model.eval()(_trial_image(model, size))
     except (RuntimeError, ValueError, IndexError, AssertionError) as failure:
-        why = _norms_of_maps(model) or (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+        said = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+        why = (_norms_of_maps(model) if isinstance(failure, RuntimeError) else None) or said
         raise ModelError(f"lcs: {type(model).__name__} cannot run at width={width:g} ({why}); {ELSE}") from failure
     finally:
         for handle in handles:
