@@ -309,14 +309,11 @@ def step_costs() -> None:
             step(turn)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(TURNS):
-        spent = dict.fromkeys(steps, 0.0)
-        for number in range(STEPS):  # one by one, for this machine is now fast and now slow
-            for name, step in steps.items():
-                begun = time.process_time()
+        for name, step in steps.items():
+            begun = time.process_time()
+            for number in range(STEPS):  # one after the other, as in a training: weights are still in the cache
                 step(turn * STEPS + number)
-                spent[name] += time.process_time() - begun
-        for name, used in spent.items():
-            seconds[name].append(used / STEPS)
+            seconds[name].append((time.process_time() - begun) / STEPS)
     ratios = {name: [a / b for a, b in zip(told, seconds["plain"], strict=True)] for name, told in seconds.items()}
     line = {"kind": "steps", "name": "steps", "seconds": seconds, "ratios": ratios, "load": os.getloadavg()[0]}
     record(NAME, line, MODULE)

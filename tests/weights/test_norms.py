@@ -55,13 +55,14 @@ def test_group_norm(channels, groups, side, layout, training):
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_group_norm_of_maps_far_from_zero():
+@pytest.mark.parametrize("far", [30.0, 300.0])
+def test_group_norm_of_maps_far_from_zero(far):
     torch.manual_seed(0)
     norm = replaced(drawn(nn.BatchNorm2d(48)), "group").train()
-    x = (torch.randn(2, 48, 8, 8) + 30).to(memory_format=torch.channels_last)
+    x = (torch.randn(2, 48, 8, 8) + far).to(memory_format=torch.channels_last)
     wanted = naive(x, 24, norm.weight.detach(), norm.bias.detach(), norm.eps)
     torch.testing.assert_close(norm(x).double(), wanted, rtol=1e-3, atol=1e-3)
-    flat = norm(torch.full_like(x, 30.0))
+    flat = norm(torch.full_like(x, far))
     assert (flat.mean((0, 2, 3)) - norm.bias).abs().max() < 0.05
 
 
