@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from buttress.models.uri import parse_model_uri
 from buttress.teachers.ensemble import EnsembleSpec
 from buttress.teachers.teacher import COMPILED, Forward, Precision, TeacherSpec
 from buttress.terminal import note
+
+if TYPE_CHECKING:
+    from buttress.models.load import LoadedModel
 
 WORTH_MEASURING = 4_000  # views: of fewer than that, measuring takes a good part of the time
 WORTH_COMPILING = 600.0  # seconds of one core: a compiler takes about one minute, in every process anew
@@ -68,12 +71,13 @@ def _measured(member: TeacherSpec, views: int, batch: int) -> TeacherSpec:
     if member.precision == "auto":
         precisions = ["fp32", "bf16"] if cpu_has_bf16() else ["fp32"]
     count = min(batch, MOST)
-    seconds = {way: _seconds(member, way, count) for way in product(precisions, FORMATS)}
+    loaded = member.load()
+    seconds = {way: _seconds(member, loaded, way, count) for way in product(precisions, FORMATS)}
     best = min(seconds, key=lambda way: seconds[way])
     if seconds[best] * views > WORTH_COMPILING:
         compiled = best[0], COMPILED[best[1]]
         try:
-            seconds[compiled] = _seconds(member, compiled, count)
+            seconds[compiled] = _seconds(member, loaded, compiled, count)
         except (RuntimeError, OSError) as failure:  # what torch raises where it finds no compiler, or one that fails
             note(f"torch.compile: not used ({(str(failure).strip().splitlines() or [type(failure).__name__])[0]})")
         best = min(seconds, key=lambda way: seconds[way])
@@ -89,9 +93,11 @@ def _name(way: Way) -> str:
     return f"{way[0]} {way[1]}"
 
 
-def _seconds(member: TeacherSpec, way: Way, count: int) -> float:
+def _seconds(member: TeacherSpec, loaded: LoadedModel, way: Way, count: int) -> float:
     """Processor time a view."""
-    teacher = replace(member, precision=way[0], forward=way[1]).open()
+    from buttress.teachers.network import NetworkTeacher
+
+    teacher = NetworkTeacher(replace(member, precision=way[0], forward=way[1]), loaded)
     generator = np.random.default_rng(0)
     views_BHWC = generator.integers(0, 256, (count, teacher.size, teacher.size, 3), np.uint8)
     teacher.probabilities(views_BHWC)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from buttress.models.load import LoadedModel
+
 Precision = Literal["auto", "fp32", "bf16"]
 ClassesMode = Literal["source", "teacher"]
 Forward = Literal["auto", "channels_last", "contiguous", "channels_last+compiled", "contiguous+compiled"]
@@ -98,17 +100,24 @@ class TeacherSpec:
 
         Raises: ModelError, where it cannot be opened, has no weights, or its classes do not fit the source's.
         """
-        parsed = parse_model_uri(self.uri)
-        if parsed.scheme == "python":
+        if parse_model_uri(self.uri).scheme == "python":
             from buttress.teachers.python_teacher import PythonTeacher
 
             return PythonTeacher(self)
-        from buttress.runs.resolve import resolve_model
         from buttress.teachers.network import NetworkTeacher
 
-        loaded = resolve_model(self.uri, pretrained=True if parsed.path is None else None)
+        return NetworkTeacher(self, self.load())
+
+    def load(self) -> LoadedModel:
+        """The model of a teacher that is a network.
+
+        Raises: ModelError, where it cannot be loaded, or has no weights.
+        """
+        from buttress.runs.resolve import resolve_model
+
+        loaded = resolve_model(self.uri, pretrained=True if parse_model_uri(self.uri).path is None else None)
         assert loaded.pretrained
-        return NetworkTeacher(self, loaded)
+        return loaded
 
 
 def open_teacher(
