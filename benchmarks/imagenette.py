@@ -13,7 +13,7 @@ policy, batch and steps for all, learning rate the best of three on held-back tr
 epoch, on the 500 validation images. What is there is not done again.
 
 `inputs`: packed files (`buttress pack`, labelled anew by the same teacher) and `views_per_decode=4`, at the rates that
-were chosen for the folder; their table, benchmarks.imagenette_inputs, stands in docs/sources.md.
+were chosen for the folder; benchmarks.imagenette_inputs makes their table.
 """
 
 from __future__ import annotations

@@ -1,17 +1,12 @@
 """What decoding less does to accuracy: runs of `python -m benchmarks.imagenette inputs` beside those from the files.
 
-python -m benchmarks.imagenette_inputs        # the table, into docs/sources.md
+python -m benchmarks.imagenette_inputs        # the table
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from benchmarks.imagenette import ARM_NAMES, CASE_NAMES, INPUT_NAMES, figure_cells, runs_of
-from benchmarks.trials import markdown, put_table
-
-PAGE = Path(__file__).parents[1] / "docs" / "sources.md"
-MARK = "<!-- made by `python -m benchmarks.imagenette_inputs` -->"
+from benchmarks.trials import markdown
 
 
 def table() -> str:
@@ -25,4 +20,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    put_table(PAGE, MARK, table())
+    print(table())

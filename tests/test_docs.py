@@ -50,7 +50,9 @@ QUICK = {  # added to a command; of a repeated flag the last counts
     "demo": "--epochs 1 --seeds 1 --views 2 --size 32 --model timm:test_resnet --batch 8",
     "train_plus.py": "--device cpu --workers 0 --batch-size 8 --warmup-epochs 0",
 }
-MARK = re.compile(r"^<!-- .*made by `python -m benchmarks\.(\w+).*` -->\n(.*?)^<!-- end -->$", re.DOTALL | re.MULTILINE)
+MARK = re.compile(
+    r"^<!-- [^\n]*made by `python -m benchmarks\.(\w+)[^\n]*` -->\n(.*?)^<!-- end -->$", re.DOTALL | re.MULTILINE
+)
 
 
 def name_of(path: Path) -> str:
@@ -179,6 +181,11 @@ TABLES = [(page, *found) for page in WITH_TABLES for found in MARK.findall(page.
 @pytest.mark.parametrize(("page", "module", "table"), TABLES, ids=[f"{page.name}-{name}" for page, name, _ in TABLES])
 def test_a_table_is_what_its_script_makes_of_the_recorded_runs(page, module, table):
     assert table.strip() == import_module(f"benchmarks.{module}").table().strip()
+
+
+@pytest.mark.parametrize("page", WITH_TABLES, ids=name_of)
+def test_every_mark_of_a_table_is_seen(page):
+    assert len(MARK.findall(page.read_text())) == page.read_text().count("<!-- end -->")
 
 
 @pytest.mark.parametrize("page", WITH_TABLES, ids=name_of)

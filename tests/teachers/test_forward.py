@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from buttress.errors import SettingsError
+from buttress.errors import ModelError, SettingsError
 from buttress.models import processor
 from buttress.teachers import EnsembleSpec, TeacherSpec, forward
 from buttress.teachers.forward import WORTH_COMPILING, WORTH_MEASURING, settled
@@ -18,10 +18,10 @@ def clock(monkeypatch):
     """Seconds a view of each way; what is not in it cannot be run. The ways that were measured are kept under ""."""
     told: dict[Any, Any] = {"": []}
 
-    def seconds(member, loaded, way, count):
+    def seconds(member, loaded, way):
         told[""].append(way)
         if way not in told:
-            raise RuntimeError("no compiler here\nset CXX")
+            raise ModelError("no compiler here; install one")
         return told[way]
 
     monkeypatch.setattr(forward, "_seconds", seconds)
@@ -32,8 +32,8 @@ def clock(monkeypatch):
     return told
 
 
-def chosen(views=MANY, recorded=None, **asked):
-    (member,) = settled(EnsembleSpec.of(TeacherSpec(uri="timm:test_vit", **asked)), views, 32, recorded).members
+def chosen(views=MANY, recorded=None, workers=1, **asked):
+    (member,) = settled(EnsembleSpec.of(TeacherSpec(uri="timm:test_vit", **asked)), views, workers, recorded).members
     return member.precision, member.forward
 
 
@@ -57,7 +57,7 @@ def test_what_was_asked_for_is_not_measured(clock):
 
 def test_a_function_and_a_gpu_are_left_alone(clock, monkeypatch):
     spec = EnsembleSpec.of(TeacherSpec(uri="python:somewhere:look"))
-    assert settled(spec, MANY, 32) == spec
+    assert settled(spec, MANY, 0) == spec
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert chosen() == ("auto", "auto")
     assert clock[""] == []
@@ -69,21 +69,22 @@ def test_a_compiler_is_started_where_it_can_pay(clock, capsys):
     few, many = int(WORTH_COMPILING / 0.009) - 1, int(WORTH_COMPILING / 0.009) + 2
     assert chosen(few) == ("bf16", "channels_last")
     assert chosen(many) == ("bf16", "channels_last+compiled")
+    assert chosen(many, workers=2) == ("bf16", "channels_last")  # each would compile for half of the work
     clock["bf16", "channels_last+compiled"] = 0.010
     assert chosen(many) == ("bf16", "channels_last")
     del clock["bf16", "channels_last+compiled"]
     capsys.readouterr()
     assert chosen(many) == ("bf16", "channels_last")
-    assert "torch.compile: not used (no compiler here)" in capsys.readouterr().err
+    assert "not compiled: no compiler here; install one" in capsys.readouterr().err
 
 
 def test_a_labelling_that_goes_on_answers_as_it_began(clock):
     said = {"precision": "fp32", "channels_last": False, "compiled": True}
     assert chosen(recorded=[said]) == ("fp32", "contiguous+compiled")
     assert chosen(recorded=[said], precision="bf16", forward="channels_last") == ("bf16", "channels_last")
+    for other in ([], [said, said]):  # of an older form; of two teachers, which will be refused
+        assert chosen(recorded=other) == ("auto", "auto")
     assert clock[""] == []
-    assert chosen(recorded=[said, said])[1] != "auto"  # of two teachers: it is another labelling
-    assert clock[""]
 
 
 def test_an_unknown_way_is_refused():

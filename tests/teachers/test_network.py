@@ -166,10 +166,12 @@ def test_an_imagenet_teacher_knows_real_photos(real_data):
 
 @pytest.mark.parametrize("forward", ["contiguous", "channels_last+compiled", "contiguous+compiled"])
 def test_every_way_gives_the_same_probabilities(run, monkeypatch, forward):
-    """A compiled network sees batches of one size: a smaller last one is filled up, and its own rows come back."""
+    """A compiled network sees batches of one size: what is smaller is filled up, and its own rows come back."""
     sizes = []
 
-    def compile_(module):
+    def compile_(module, dynamic):
+        assert dynamic is False
+
         def answer(images):
             sizes.append(len(images))
             return module(images)
@@ -180,7 +182,24 @@ def test_every_way_gives_the_same_probabilities(run, monkeypatch, forward):
     teacher = TeacherSpec(uri=run, size=64, precision="fp32", forward=forward).open()
     np.testing.assert_allclose(teacher.probabilities(VIEWS), plain(run), atol=2e-4)
     np.testing.assert_allclose(teacher.probabilities(VIEWS[:2]), plain(run)[:2], atol=2e-4)
-    assert sizes == ([6, 6] if "compiled" in forward else [])
+    many = np.concatenate([VIEWS] * 6)
+    np.testing.assert_allclose(teacher.probabilities(many), np.concatenate([plain(run)] * 6), atol=2e-4)
+    assert sizes == ([32] * 4 if "compiled" in forward else [])
     described = teacher.describe()
     assert described["channels_last"] == ("channels_last" in forward)
     assert described.get("compiled", False) == ("compiled" in forward)
+
+
+def test_without_a_compiler_it_says_what_to_do(run, monkeypatch):
+    def compile_(module, dynamic):
+        def answer(images):
+            raise RuntimeError("Could not find a C++ compiler\nset CXX")
+
+        return answer
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    teacher = TeacherSpec(uri=run, size=64, forward="contiguous+compiled").open()
+    with pytest.raises(
+        ModelError, match=r"does not work here \(Could not find a C\+\+ compiler\); install a C\+\+ compiler, or"
+    ):
+        teacher.probabilities(VIEWS)

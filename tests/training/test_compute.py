@@ -93,6 +93,7 @@ def test_the_fastest_step_is_taken_and_told(monkeypatch, capsys, loaded):
     assert (chosen.precision, chosen.engine.channels_last) == ("fp32", False)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert compute.fastest_step(loaded, asked) == asked
+    assert "measured for one process on a CPU alone; here it is as auto" in capsys.readouterr().err
 
 
 def test_measuring_changes_neither_the_model_nor_chance(loaded):

@@ -17,7 +17,12 @@ ROUNDED = 1e-2  # where layers round their inputs: a number half-way falls to on
 
 
 def require_agreement(
-    module: nn.Module, other: Callable[[Tensor], Tensor], size: int, name: str, tolerance: float = TOLERANCE
+    module: nn.Module,
+    other: Callable[[Tensor], Tensor],
+    size: int,
+    name: str,
+    tolerance: float = TOLERANCE,
+    advice: str = "export in another --format",
 ) -> None:
     """Compare two forms of a network on fixed batches of noise.
 
@@ -27,6 +32,7 @@ def require_agreement(
         size: in pixels.
         name: of the other, for the error.
         tolerance: largest difference of two logits, as a share of the largest logit.
+        advice: what to do where they differ.
 
     Raises:
         ModelError: their logits differ.
@@ -44,5 +50,5 @@ def require_agreement(
         if not apart <= tolerance:
             raise ModelError(
                 f"{name} gives other logits for a batch of {batch} (up to {apart:.1e} of the largest apart, "
-                f"{tolerance:.0e} allowed); export in another --format"
+                f"{tolerance:.0e} allowed); {advice}"
             )

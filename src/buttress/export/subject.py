@@ -69,7 +69,13 @@ class Subject:
             if self.level is not None:
                 move(prepared.module, self.level)
             size = loaded.preprocessing.size
-            require_agreement(prepared.module, loaded.module.eval(), size, "the plain network", MATERIALISED)
+            exact = self.level is None or self.level.kind in (
+                "at",
+                "keep",
+            )  # else inputs are rounded, or kernels others
+            tolerance = MATERIALISED if exact else self.tolerance
+            advice = "report the method and the architecture"
+            require_agreement(prepared.module, loaded.module.eval(), size, "the plain network", tolerance, advice)
         return loaded
 
     def entries(self) -> dict[str, Entry]:

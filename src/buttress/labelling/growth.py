@@ -168,11 +168,14 @@ def _refuse_other_settings(out: Path, now: Identity, was: Identity) -> None:
 
 
 def teachers_there(out: Path) -> list[dict[str, Any]] | None:
-    """What a reinforcement, or an unfinished one, says of its teachers; none where there is nothing."""
+    """What a reinforcement, or an unfinished one, says of its teachers: nothing, if it is of an older form. None where
+    there is nothing to go on with."""
     if (out / CARD_NAME).exists():
         return [dict(said) for said in read_card(out).teachers]
     started = out / WORK / STARTED
-    return read_json(started, LabellingError).get("teachers") if started.exists() else None
+    if started.exists():
+        return list(read_json(started, LabellingError).get("teachers", ()))
+    return [] if any(out.glob("part-*.json")) else None
 
 
 def _refuse_other_start(out: Path, identity: Identity) -> None:

@@ -85,7 +85,7 @@ def label_source(
     if not (out / CARD_NAME).exists():  # what lies beside a reinforcement is the user's own affair
         require_own_folder(out, is_ours, "a reinforcement")
     asked = EnsembleSpec.of(teacher).with_threads(TEACHER_THREADS)
-    opened = settled(asked, len(source) * settings.views, settings.batch, teachers_there(out)).open()
+    opened = settled(asked, len(source) * settings.views, workers_of(settings), teachers_there(out)).open()
     for doubt in opened.doubts:
         warn(doubt)
     identity = Identity.of(source, opened, policy, settings)

@@ -14,38 +14,39 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from buttress.errors import ModelError
 from buttress.models.uri import parse_model_uri
 from buttress.teachers.ensemble import EnsembleSpec
-from buttress.teachers.teacher import COMPILED, Forward, Precision, TeacherSpec
+from buttress.teachers.teacher import COMPILED, COMPILED_BATCH, Forward, Precision, TeacherSpec
 from buttress.terminal import note
 
 if TYPE_CHECKING:
     from buttress.models.load import LoadedModel
 
 WORTH_MEASURING = 4_000  # views: of fewer than that, measuring takes a good part of the time
-WORTH_COMPILING = 600.0  # seconds of one core: a compiler takes about one minute, in every process anew
+WORTH_COMPILING = 600.0  # seconds of work in a process: a compiler takes about a minute, in each of them anew
 REPEATS = 2  # after one that is not counted; the fastest counts
-MOST = 16  # views in a measured batch
 FORMATS: tuple[Forward, Forward] = ("channels_last", "contiguous")
 Way = tuple[Precision, Forward]
 
 
 def settled(
-    spec: EnsembleSpec, views: int, batch: int, recorded: Sequence[Mapping[str, Any]] | None = None
+    spec: EnsembleSpec, views: int, workers: int, recorded: Sequence[Mapping[str, Any]] | None = None
 ) -> EnsembleSpec:
     """The same teachers with what they left to us, precision and forward, chosen.
 
     Args:
         spec: how they were asked for.
         views: how many are to be labelled.
-        batch: views in a forward pass.
-        recorded: what a labelling that is gone on with says of its teachers; it is not measured again.
+        workers: processes that share them.
+        recorded: what a labelling that is gone on with says of its teachers; none where there is nothing yet. It is not
+            measured again; where it does not say (or not of as many), nothing is chosen.
     """
-    known = recorded is not None and len(recorded) == len(spec.members)
-    members = (
-        _as_recorded(member, recorded[number]) if known and recorded else _measured(member, views, batch)
-        for number, member in enumerate(spec.members)
-    )
+    if recorded is None:
+        return replace(spec, members=tuple(_measured(member, views, max(1, workers)) for member in spec.members))
+    if len(recorded) != len(spec.members):
+        return spec
+    members = (_as_recorded(member, said) for member, said in zip(spec.members, recorded, strict=True))
     return replace(spec, members=tuple(members))
 
 
@@ -58,7 +59,7 @@ def _as_recorded(member: TeacherSpec, said: Mapping[str, Any]) -> TeacherSpec:
     return replace(member, forward=COMPILED[form] if said.get("compiled") else form)
 
 
-def _measured(member: TeacherSpec, views: int, batch: int) -> TeacherSpec:
+def _measured(member: TeacherSpec, views: int, workers: int) -> TeacherSpec:
     if member.forward != "auto" or views < WORTH_MEASURING or parse_model_uri(member.uri).scheme == "python":
         return member
     import torch
@@ -70,16 +71,15 @@ def _measured(member: TeacherSpec, views: int, batch: int) -> TeacherSpec:
     precisions: list[Precision] = [member.precision]
     if member.precision == "auto":
         precisions = ["fp32", "bf16"] if cpu_has_bf16() else ["fp32"]
-    count = min(batch, MOST)
     loaded = member.load()
-    seconds = {way: _seconds(member, loaded, way, count) for way in product(precisions, FORMATS)}
+    seconds = {way: _seconds(member, loaded, way) for way in product(precisions, FORMATS)}
     best = min(seconds, key=lambda way: seconds[way])
-    if seconds[best] * views > WORTH_COMPILING:
+    if seconds[best] * views / workers > WORTH_COMPILING:
         compiled = best[0], COMPILED[best[1]]
         try:
-            seconds[compiled] = _seconds(member, loaded, compiled, count)
-        except (RuntimeError, OSError) as failure:  # what torch raises where it finds no compiler, or one that fails
-            note(f"torch.compile: not used ({(str(failure).strip().splitlines() or [type(failure).__name__])[0]})")
+            seconds[compiled] = _seconds(member, loaded, compiled)
+        except ModelError as failure:
+            note(f"not compiled: {failure}")
         best = min(seconds, key=lambda way: seconds[way])
     told = ", ".join(
         f"{_name(way)} {1e3 * each:.1f}" for way, each in sorted(seconds.items(), key=lambda pair: pair[1])
@@ -93,17 +93,17 @@ def _name(way: Way) -> str:
     return f"{way[0]} {way[1]}"
 
 
-def _seconds(member: TeacherSpec, loaded: LoadedModel, way: Way, count: int) -> float:
+def _seconds(member: TeacherSpec, loaded: LoadedModel, way: Way) -> float:
     """Processor time a view."""
     from buttress.teachers.network import NetworkTeacher
 
     teacher = NetworkTeacher(replace(member, precision=way[0], forward=way[1]), loaded)
     generator = np.random.default_rng(0)
-    views_BHWC = generator.integers(0, 256, (count, teacher.size, teacher.size, 3), np.uint8)
+    views_BHWC = generator.integers(0, 256, (COMPILED_BATCH, teacher.size, teacher.size, 3), np.uint8)
     teacher.probabilities(views_BHWC)
     spent = []
     for _ in range(REPEATS):
         started = time.process_time()
         teacher.probabilities(views_BHWC)
         spent.append(time.process_time() - started)
-    return min(spent) / count
+    return min(spent) / COMPILED_BATCH

@@ -20,6 +20,7 @@ from buttress.models.normalise import normalise
 from buttress.models.processor import cpu_has_bf16
 from buttress.models.uri import parse_model_uri
 from buttress.teachers.classes import OF_TEACHER, choose_classes
+from buttress.teachers.teacher import COMPILED_BATCH
 from buttress.weights.levels import Level
 
 if TYPE_CHECKING:
@@ -57,10 +58,9 @@ class NetworkTeacher:
         self._device = device
         module = loaded.module.eval().requires_grad_(False).to(device)
         self._format = torch.channels_last if forward.startswith("channels_last") else torch.contiguous_format
-        self._module: nn.Module = module.to(memory_format=self._format)
+        module = module.to(memory_format=self._format)
         self._compiled = forward.endswith("compiled")
-        self._answer: Callable[[Tensor], Tensor] = torch.compile(module) if self._compiled else module
-        self._most = 0  # views in a batch so far: what is compiled is compiled for one size
+        self._network: Callable[[Tensor], Tensor] = torch.compile(module, dynamic=False) if self._compiled else module
         self._unmapped, self._seen = 0.0, 0
 
     @property
@@ -124,16 +124,29 @@ class NetworkTeacher:
         # Autocast and not bf16 weights: as fast, and half as far from float32 (the normalisations stay in float32).
         half = torch.autocast(self._device.type, torch.bfloat16, enabled=self.spec.precision == "bf16")
         with _threads(self.spec.threads or 1), torch.inference_mode(), exact, half:
-            inputs = self._filled(normalise(images_BCHW, self._loaded.preprocessing))
-            answers = self._answer(inputs.contiguous(memory_format=self._format))
-            logits: NDArray[np.float32] = answers[: len(views)].float().cpu().numpy()
+            inputs = normalise(images_BCHW, self._loaded.preprocessing).contiguous(memory_format=self._format)
+            logits: NDArray[np.float32] = self._answers(inputs).float().cpu().numpy()
         return logits
 
-    def _filled(self, images_BCHW: Tensor) -> Tensor:
-        """Of a compiled network: a batch of the size that it was compiled for, the smaller last one filled up."""
-        self._most = max(self._most, len(images_BCHW))
-        missing = self._most - len(images_BCHW) if self._compiled else 0
-        return nn.functional.pad(images_BCHW, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else images_BCHW
+    def _answers(self, images_BCHW: Tensor) -> Tensor:
+        """Logits [B, T]; of a compiled network in batches of one size, the last of them filled up.
+
+        Raises: ModelError, where it cannot be compiled here.
+        """
+        if not self._compiled:
+            return self._network(images_BCHW)
+        parts = []
+        try:
+            for part in torch.split(images_BCHW, COMPILED_BATCH):
+                filled = nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, COMPILED_BATCH - len(part)))
+                parts.append(self._network(filled.contiguous(memory_format=self._format))[: len(part)])
+        except (RuntimeError, OSError) as failure:  # what torch raises where it finds no compiler, or one that fails
+            why = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+            raise ModelError(
+                f"{self.spec.uri}: torch.compile does not work here ({why}); install a C++ compiler, or take --forward "
+                f"{self.spec.forward.removesuffix('+compiled')} and another --out"
+            ) from failure
+        return torch.cat(parts)
 
 
 @contextmanager

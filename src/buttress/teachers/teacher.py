@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "fp32", "bf16"]
 ClassesMode = Literal["source", "teacher"]
 Forward = Literal["auto", "channels_last", "contiguous", "channels_last+compiled", "contiguous+compiled"]
+COMPILED_BATCH = 32  # views: a compiled network sees batches of this size alone, so that one kernel serves all
 COMPILED: dict[Forward, Forward] = {"channels_last": "channels_last+compiled", "contiguous": "contiguous+compiled"}
 
 

@@ -44,6 +44,7 @@ def fastest_step(loaded: LoadedModel, settings: TrainingSettings) -> TrainingSet
     On a GPU, and for several processes, which must not differ, the settings stay as they are.
     """
     if torch.cuda.is_available() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        note("precision = fastest: measured for one process on a CPU alone; here it is as auto")
         return settings
     seconds = {
         (precision, channels_last): _step_seconds(loaded, settings.batch, precision, channels_last)
@@ -54,7 +55,7 @@ def fastest_step(loaded: LoadedModel, settings: TrainingSettings) -> TrainingSet
     told = [(f"{way[0]} {'channels_last' if way[1] else 'contiguous'}", 1e3 * each) for way, each in seconds.items()]
     told.sort(key=lambda pair: pair[1])
     listed = ", ".join(f"{name} {each:.2f}" for name, each in told)
-    note(f"{told[0][0]} is fastest (ms an image: {listed}); --precision and --engine.channels_last choose otherwise")
+    note(f"{told[0][0]} is fastest (ms an image: {listed}); --precision fp32 or bf16 chooses by hand")
     return replace(settings, precision=best[0], engine=replace(settings.engine, channels_last=best[1]))
 
 
@@ -64,7 +65,7 @@ def _step_seconds(loaded: LoadedModel, batch: int, precision: Precision, channel
     layout = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0)).to(memory_format=layout)
     model, spent = copy.deepcopy(loaded.module).train().to(memory_format=layout), []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), batch_large_enough(0, count):
         for _ in range(1 + MEASURED_STEPS):
             started = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

@@ -66,7 +66,7 @@ def train_on_source(
     """
     if size is not None and size < 1:
         raise SettingsError(f"--size {size}: the views need at least 1 pixel a side")
-    begun = (out / CARD).exists()
+    begun, made_folder = (out / CARD).exists(), not out.exists()
     if begun and not resume:
         raise TrainingError(f"{out}: holds a run already; name another --out, or go on with it by --resume")
     if not begun and first_process():
@@ -76,14 +76,14 @@ def train_on_source(
     loaded = resolve_model(model, num_classes=len(data.classes))
     loaded = loaded if size is None else at_size(loaded, size)
     settings = settings.resolved(pretrained=loaded.pretrained)
-    if settings.precision == "fastest":
-        settings = _as_begun(settings, open_run(out, finished=False)) if begun else fastest_step(loaded, settings)
-    settings = replace(settings, precision=resolve_precision(settings.precision))
     # All that can be refused is refused before anything is written, so that the corrected command finds all as it was.
     require_trackers(settings)
     loader, val_loader = _loaders(data, loaded, settings)
     require_batches(loader, settings)
     _try_optimizer(settings)
+    if settings.precision == "fastest":
+        settings = _as_begun(settings, open_run(out, finished=False)) if begun else fastest_step(loaded, settings)
+    settings = replace(settings, precision=resolve_precision(settings.precision))
     run = Run.of(
         out,
         model=loaded,
@@ -124,7 +124,7 @@ def train_on_source(
             begin=begin,
         )
     except ButtressError:
-        _forget_unstarted(run)
+        _forget_unstarted(run, made_folder=made_folder)
         raise
     return run
 
@@ -152,13 +152,14 @@ def _compared(run: Run) -> dict[str, Any]:
     }
 
 
-def _forget_unstarted(run: Run) -> None:
+def _forget_unstarted(run: Run, *, made_folder: bool) -> None:
     """Free the folder for the corrected command, where nothing is in it that took work."""
     if first_process() and not any((run.path / name).exists() for name in ("checkpoints", METRICS)):
         for name in (CARD, RECIPE):
             (run.path / name).unlink(missing_ok=True)
-        with suppress(OSError):  # somebody's own files are in it
-            run.path.rmdir()
+        if made_folder:
+            with suppress(OSError):  # somebody's own files are in it
+                run.path.rmdir()
 
 
 def _loaders(

@@ -45,24 +45,26 @@ def reestimate_batch_norm(model: nn.Module, images: Iterable[Tensor], *, batches
         return 0
     before = [{name: value.clone() for name, value in norm.named_buffers(recurse=False)} for norm in norms]
     alone: list[Tensor] = []
-    taken = 0
-    with _taking_statistics(model, norms):
-        for batch_BCHW in images:
-            if len(batch_BCHW) > 1:
-                _run(model, batch_BCHW)
-                taken += 1
-            elif not taken and len(alone) < batches:
-                alone.append(batch_BCHW)
-            if taken == batches:
-                break
-        if not taken:
-            for image_1CHW in alone:
+    taken, whole = 0, False
+    try:
+        with _taking_statistics(model, norms):
+            for batch_BCHW in images:
+                if len(batch_BCHW) > 1:
+                    _run(model, batch_BCHW)
+                    taken += 1
+                elif not taken:
+                    alone.append(batch_BCHW)
+                if batches in (taken, len(alone)):
+                    break
+            for image_1CHW in () if taken else alone:
                 _run(model, image_1CHW)
-            taken = len(alone)
-    if not taken:
-        for norm, kept in zip(norms, before, strict=True):
-            for name, value in kept.items():
-                norm.get_buffer(name).copy_(value)
+        taken = taken or len(alone)
+        whole = taken > 0
+    finally:
+        if not whole:
+            for norm, kept in zip(norms, before, strict=True):
+                for name, value in kept.items():
+                    norm.get_buffer(name).copy_(value)
     return taken
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 
 from buttress.errors import SettingsError
@@ -148,18 +149,27 @@ class _Blend(torch.autograd.Function):
                 saved += both
         cosine, *sums = _cosine(products, flat[0])
         ctx.coefficients, ctx.pair, ctx.pulled = coefficients, pair, pulled
+        ctx.set_materialize_grads(
+            False
+        )  # a layer that was not used gets no gradient, and no pull where none is asked for
         ctx.save_for_backward(*sums, *saved)
         return cosine, *blends
 
     @staticmethod
-    def backward(ctx: Any, to_cosine: Tensor, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        sums, saved = ctx.saved_tensors[:3], iter(ctx.saved_tensors[3:])
-        factors, (one, other) = _factors(to_cosine, *sums), ctx.pair
-        scaled_TC = []
+    @once_differentiable
+    def backward(ctx: Any, to_cosine: Tensor | None, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        sums, saved, (one, other) = ctx.saved_tensors[:3], iter(ctx.saved_tensors[3:]), ctx.pair
+        factors = None if to_cosine is None else _factors(to_cosine, *sums)
+        scaled_TC: list[list[Tensor | None]] = []
         for place, gradient in enumerate(gradients):
-            scaled_C = [gradient * coefficient for coefficient in ctx.coefficients]
+            scaled_C = [None if gradient is None else gradient * coefficient for coefficient in ctx.coefficients]
             if place in ctx.pulled:
-                _add_pull(factors, next(saved), next(saved), scaled_C[one], scaled_C[other])
+                a, b = next(saved), next(saved)
+                if factors is not None:
+                    to_a, to_b = scaled_C[one], scaled_C[other]
+                    to_a, to_b = (torch.zeros_like(a) if to is None else to for to in (to_a, to_b))
+                    _add_pull(factors, a, b, to_a, to_b)
+                    scaled_C[one], scaled_C[other] = to_a, to_b
             scaled_TC.append(scaled_C)
         return None, None, None, *(scaled for corner in zip(*scaled_TC, strict=True) for scaled in corner)
 
@@ -185,6 +195,7 @@ class _SquaredCosine(torch.autograd.Function):
         return cosine
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         sums, both = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
         told, factors, count = [torch.zeros_like(each) for each in both], _factors(gradient, *sums), len(both) // 2

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from buttress.weights.batch_norm import reestimate_batch_norm
-from buttress.weights.interpolation import corner_lists, squared_cosine
+from buttress.weights.interpolation import corner_lists, place_together, squared_cosine
 from buttress.weights.lcs_line import Line, Start, bake_all, dense_share, inner_weights, towards_the_ends, uniform
 from buttress.weights.levels import Level, Point
 from buttress.weights.masks import TopK
@@ -72,8 +72,8 @@ class Keep:
             share = self.low
         else:
             share = towards_the_ends(self.low, self.high, generator)
-            for line in self._lines:
-                line.place((share,))
+            if self._lines:
+                place_together(self._lines, (share,))
         self._place(share + (1 - share) * dense)
 
     def _drawn(self, generator: Generator) -> float:

@@ -96,6 +96,8 @@ class Subspace:
         pulled = self._pulled if self.settings.beta else frozenset[int]()
         self._cosine, values = blend_together(coefficients, self._corners_CT, self._pair, pulled)
         for site, value in zip(self._sites, values, strict=True):
+            for later in list(site.parametrizations)[1:]:
+                value = later(value)
             site.give(value)
 
     def auxiliary_loss(self, model: nn.Module) -> Tensor | None:
