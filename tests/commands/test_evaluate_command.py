@@ -24,13 +24,14 @@ COUNTED = ("parameters", "bytes", "macs", "peak_memory")
 
 @pytest.fixture(scope="module", autouse=True)
 def exported_once() -> Iterator[None]:
-    """All evaluations are of one run: its graph for ONNX Runtime, which takes seconds, is made by the first of them."""
-    made: list[ONNXProgram] = []
+    """The graph of a run for ONNX Runtime, which takes seconds, is made by the first evaluation of it."""
+    made: dict[tuple[int, float], ONNXProgram] = {}
 
     def once(module: nn.Module, size: int) -> ONNXProgram:
-        if not made:
-            made.append(onnx_runtime.to_onnx(module, size))
-        return made[0]
+        key = size, sum(float(parameter.abs().sum()) for parameter in module.parameters())
+        if key not in made:
+            made[key] = onnx_runtime.to_onnx(module, size)
+        return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(variants, "to_onnx", once)
