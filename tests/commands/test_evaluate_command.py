@@ -28,7 +28,7 @@ def exported_once() -> Iterator[None]:
     made: dict[tuple[int, float], ONNXProgram] = {}
 
     def once(module: nn.Module, size: int) -> ONNXProgram:
-        key = size, sum(float(parameter.abs().sum()) for parameter in module.parameters())
+        key = size, sum(float(parameter.detach().abs().sum()) for parameter in module.parameters())
         if key not in made:
             made[key] = onnx_runtime.to_onnx(module, size)
         return made[key]
