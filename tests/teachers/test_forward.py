@@ -8,7 +8,7 @@ import torch
 from buttress.errors import ModelError, SettingsError
 from buttress.models import processor
 from buttress.teachers import EnsembleSpec, TeacherSpec, forward
-from buttress.teachers.forward import WORTH_COMPILING, WORTH_MEASURING, settled
+from buttress.teachers.forward import WORTH_COMPILING, WORTH_MEASURING, recorded_forward, settled
 
 MANY = WORTH_MEASURING
 
@@ -85,6 +85,13 @@ def test_a_labelling_that_goes_on_answers_as_it_began(clock):
     for other in ([], [said, said]):  # of an older form; of two teachers, which will be refused
         assert chosen(recorded=other) == ("auto", "auto")
     assert clock[""] == []
+
+
+def test_a_card_says_how_its_teacher_answered():
+    assert recorded_forward({"channels_last": True}) == "channels_last"
+    assert recorded_forward({"channels_last": False, "compiled": True}) == "contiguous+compiled"
+    assert recorded_forward({"channels_last": False}) == "contiguous"
+    assert recorded_forward({}) == "auto"
 
 
 def test_an_unknown_way_is_refused():

@@ -16,6 +16,7 @@ from buttress.sources import Source, UndecodableImage, id_hash
 from buttress.store.partners import Partners
 from buttress.store.reader import Reinforcement
 from buttress.teachers.ensemble import Ensemble, EnsembleSpec
+from buttress.teachers.forward import recorded_forward
 from buttress.teachers.teacher import Teacher, TeacherSpec
 
 
@@ -72,7 +73,7 @@ def _member(said: dict[str, Any], uri: str, classes: Sequence[str]) -> TeacherSp
         class_map=None if mapped is None else {name: list(group) for name, group in mapped.items()},
         precision=said["precision"],
         threads=said.get("threads"),
-        forward="channels_last" if said.get("channels_last", True) else "contiguous",  # compiled is as near as bf16
+        forward=recorded_forward(said),
     )
 
 

@@ -53,10 +53,15 @@ def settled(
 def _as_recorded(member: TeacherSpec, said: Mapping[str, Any]) -> TeacherSpec:
     if member.precision == "auto" and said.get("precision") in ("fp32", "bf16"):
         member = replace(member, precision=said["precision"])
-    if member.forward != "auto" or "channels_last" not in said:
-        return member
+    return replace(member, forward=recorded_forward(said)) if member.forward == "auto" else member
+
+
+def recorded_forward(said: Mapping[str, Any]) -> Forward:
+    """As a card says of a teacher; a function, of which it says nothing, stays as it is."""
+    if "channels_last" not in said:
+        return "auto"
     form = FORMATS[not said["channels_last"]]
-    return replace(member, forward=COMPILED[form] if said.get("compiled") else form)
+    return COMPILED[form] if said.get("compiled") else form
 
 
 def _measured(member: TeacherSpec, views: int, workers: int) -> TeacherSpec:
