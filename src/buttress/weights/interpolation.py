@@ -149,9 +149,7 @@ class _Blend(torch.autograd.Function):
                 saved += both
         cosine, *sums = _cosine(products, flat[0])
         ctx.coefficients, ctx.pair, ctx.pulled = coefficients, pair, pulled
-        ctx.set_materialize_grads(
-            False
-        )  # a layer that was not used gets no gradient, and no pull where none is asked for
+        ctx.set_materialize_grads(False)  # an unused layer gets no gradient, and no pull where none is asked for
         ctx.save_for_backward(*sums, *saved)
         return cosine, *blends
 
