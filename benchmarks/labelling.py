@@ -24,6 +24,7 @@ from benchmarks.ratios import Figure, asked, by_turns, over, told
 from benchmarks.trials import data_folder
 from buttress.labelling.block import LabelJob, label_block
 from buttress.labelling.plan import Block, Rectangle
+from buttress.memory import keep_freed_memory
 from buttress.sources import Source, open_source
 from buttress.sources.identity import id_hashes
 from buttress.sources.packing import PackSettings, pack_source
@@ -90,6 +91,7 @@ def main() -> int:
     """Measure, print, and write the figures where asked; returns 1 where a bound does not hold."""
     arguments = asked(__doc__, "labelling")
     torch.set_num_threads(1)
+    keep_freed_memory()  # as commands do; of those beside ours too
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         raw = open_source(f"folder:{data_folder() / 'photos' / 'imagenet1k_sample' / 'val'}", labels=False)

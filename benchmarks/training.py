@@ -30,6 +30,7 @@ import numpy as np
 
 from benchmarks.ratios import Figure, told
 from benchmarks.trials import data_folder, lines, markdown, put_table
+from buttress.memory import keep_freed_memory
 
 NAME = "training"
 PAGE = Path(__file__).parents[1] / "docs" / "engine.md"
@@ -207,6 +208,7 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(1)
+    keep_freed_memory()  # as commands do; of those beside ours too
     with tempfile.TemporaryDirectory() as folder:
         rounds = measure(datasets(Path(folder)), asked.repeats, Path(folder))
         figures = ratios_of(rounds) + against_timm(asked.repeats, Path(folder) / "photos")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,37 @@ def told(**variables: str) -> tuple[str, int]:
     )
     kept, faults = found.stdout.split()
     return kept, int(faults)
+
+
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+PAGES = """
+import sys
+from buttress.memory import keep_freed_memory
+
+keep_freed_memory(huge_pages=sys.argv[1] == "yes")
+used = bytearray(b"1") * 2**26  # numpy asks for huge pages by itself
+told = dict(line.split()[:2] for line in open("/proc/self/smaps_rollup").readlines()[1:])
+print(told["AnonHugePages:"], told["Rss:"])
+"""
+
+
+@pytest.mark.skipif(not HUGE.exists() or "[madvise]" not in HUGE.read_text(), reason="no huge pages for who asks")
+@pytest.mark.parametrize("asked", [True, False])
+def test_large_arrays_lie_in_huge_pages(asked):
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", PAGES, "yes" if asked else "no"]
+    found = subprocess.run(command, env=plain, check=True, capture_output=True, text=True)
+    huge, resident = map(int, found.stdout.split())  # of 64 MiB, in KiB
+    assert huge > 60_000 if asked else huge < 8_000
+    assert resident < 200_000  # what is reserved is not taken
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's way")
+def test_who_may_not_reserve_addresses_keeps_freed_memory_all_the_same():
+    command = f"ulimit -v 4000000; exec {sys.executable} -c 'import buttress.memory as m; print(m.keep_freed_memory())'"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    found = subprocess.run(["bash", "-c", command], env=plain, check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "True"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's way")

@@ -24,6 +24,7 @@ from buttress.weights.interpolation import (
     Interpolated,
     blend,
     blend_together,
+    chunked,
     corner_like,
     corner_lists,
     squared_cosine,
@@ -375,7 +376,9 @@ def test_blends_made_together_have_the_gradient_of_their_formula(kind):
 
     def forward(*tensors):
         corners_CT = [tensors[start : start + 3] for start in range(0, len(tensors), 3)]
-        cosine, blends = blend_together(blend(kind, KINDS[kind]), corners_CT, (0, count - 1), frozenset({0, 2}))
+        cosine, blends = blend_together(
+            blend(kind, KINDS[kind]), corners_CT, (0, count - 1), chunked(corners_CT[0], {0, 2})
+        )
         return cosine, *blends
 
     assert torch.autograd.gradcheck(forward, flat)

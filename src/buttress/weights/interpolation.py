@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from buttress.weights.levels import Level, Levelled, Point, require_between
 from buttress.weights.settings import LevelKind, SubspaceKind
 from buttress.weights.sites import Site
 
+CHUNK = 65_536  # numbers of the tensors that are worked on at once: of a corner, its like, their blend and gradients
 SPREAD = 0.1  # of a corner beside trained weights: standard deviation of the noise, in those of the tensor
 
 
@@ -111,23 +114,56 @@ def corner_lists(acted_on: Iterable[Site]) -> list[list[nn.Parameter]]:
     return [list(tensors) for tensors in zip(*blended, strict=True)]
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tensors that are worked on at once.
+
+    Args:
+        places: of them among all, ascending.
+        pulled: whether the regulariser is of them; of all or none.
+    """
+
+    places: tuple[int, ...]
+    pulled: bool
+
+
+def chunked(tensors: Sequence[Tensor], pulled: Collection[int]) -> tuple[Chunk, ...]:
+    """All places of `tensors`, large ones alone and small ones together, so that a chunk stays in a core's cache."""
+    found = []
+    for wanted in (True, False):
+        places: list[int] = []
+        for place, tensor in enumerate(tensors):
+            if (place in pulled) != wanted:
+                continue
+            if places and sum(tensors[p].numel() for p in places) + tensor.numel() > CHUNK:
+                found.append(Chunk(tuple(places), wanted))
+                places = []
+            places.append(place)
+        if places:
+            found.append(Chunk(tuple(places), wanted))
+    return tuple(found)
+
+
 def blend_together(
-    coefficients: Sequence[float], corners_CT: Sequence[Sequence[Tensor]], pair: tuple[int, int], pulled: frozenset[int]
+    coefficients: Sequence[float],
+    corners_CT: Sequence[Sequence[Tensor]],
+    pair: tuple[int, int],
+    chunks: Sequence[Chunk],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """What `Interpolated` gives for tensors that stand at one point, and the `squared_cosine` of two of their corners.
 
-    Both read all weights, forwards and backwards. They do it together and tensor by tensor, for on a CPU most of what
-    they cost is waiting for memory.
+    Both read all weights, forwards and backwards. They do it together and chunk by chunk, for on a CPU most of what
+    they cost is waiting for memory, and asking for one operation after another.
 
     Args:
         coefficients: of the C corners.
         corners_CT: the T tensors of each.
         pair: the corners between which the cosine is taken.
-        pulled: the tensors of which it is taken, 0..T-1.
+        chunks: of 0..T-1, every one once.
 
     Returns: the squared cosine (0 of no tensors) and the T blends.
     """
-    cosine, *blended = _Blend.apply(coefficients, pair, pulled, *(tensor for each in corners_CT for tensor in each))
+    cosine, *blended = _Blend.apply(coefficients, pair, chunks, *(tensor for each in corners_CT for tensor in each))
     return cosine, tuple(blended)
 
 
@@ -136,40 +172,49 @@ class _Blend(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, coefficients: Sequence[float], pair: tuple[int, int], pulled: frozenset[int], *flat: Tensor
+        ctx: Any, coefficients: Sequence[float], pair: tuple[int, int], chunks: Sequence[Chunk], *flat: Tensor
     ) -> tuple[Tensor, ...]:
         count = len(flat) // len(coefficients)
-        blends, products, saved = [], [], []
-        for place in range(count):
-            tensors = flat[place::count]
-            blends.append(_sum(coefficients, tensors))
-            if place in pulled:
-                both = [tensors[number] for number in pair]
-                products.append(_products(*both))
-                saved += both
-        cosine, *sums = _cosine(products, flat[0])
-        ctx.coefficients, ctx.pair, ctx.pulled = coefficients, pair, pulled
+        corners_CT = [flat[start : start + count] for start in range(0, len(flat), count)]
+        blends, saved = list(flat[:count]), list[Tensor]()
+        products: list[tuple[Tensor, Tensor, Tensor]] = []
+        for chunk in chunks:
+            corners = [[corner[place] for place in chunk.places] for corner in corners_CT]
+            for place, value in zip(chunk.places, _sums(coefficients, corners), strict=True):
+                blends[place] = value
+            if chunk.pulled:
+                ones, others = (corners[number] for number in pair)
+                products += map(_products, ones, others)
+                saved += [*ones, *others]
+        cosine, sums = _cosine(products, flat[0])
+        ctx.coefficients, ctx.pair, ctx.chunks = coefficients, pair, chunks
         ctx.set_materialize_grads(False)  # an unused layer gets no gradient, and no pull where none is asked for
-        ctx.save_for_backward(*sums, *saved)
+        ctx.save_for_backward(sums, *saved)
         return cosine, *blends
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_cosine: Tensor | None, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        sums, saved, (one, other) = ctx.saved_tensors[:3], iter(ctx.saved_tensors[3:]), ctx.pair
-        factors = None if to_cosine is None else _factors(to_cosine, *sums)
-        scaled_TC: list[list[Tensor | None]] = []
-        for place, gradient in enumerate(gradients):
-            scaled_C = [None if gradient is None else gradient * coefficient for coefficient in ctx.coefficients]
-            if place in ctx.pulled:
-                a, b = next(saved), next(saved)
-                if factors is not None:
-                    to_a, to_b = scaled_C[one], scaled_C[other]
-                    to_a, to_b = (torch.zeros_like(a) if to is None else to for to in (to_a, to_b))
-                    _add_pull(factors, a, b, to_a, to_b)
-                    scaled_C[one], scaled_C[other] = to_a, to_b
-            scaled_TC.append(scaled_C)
-        return None, None, None, *(scaled for corner in zip(*scaled_TC, strict=True) for scaled in corner)
+        (sums, *saved), (one, other) = ctx.saved_tensors, ctx.pair
+        factors = None if to_cosine is None else _factors(to_cosine, sums)
+        scales = _scalars(ctx.coefficients, sums)
+        rest = iter(saved)
+        to_CT: list[list[Tensor | None]] = [[None] * len(gradients) for _ in ctx.coefficients]
+        for chunk in ctx.chunks:
+            pulls = chunk.pulled and factors is not None
+            firsts, seconds = (list(islice(rest, len(chunk.places) * chunk.pulled)) for _ in range(2))
+            given = [gradients[place] for place in chunk.places]
+            if pulls:
+                given = [torch.zeros_like(a) if g is None else g for g, a in zip(given, firsts, strict=True)]
+            places = [place for place, gradient in zip(chunk.places, given, strict=True) if gradient is not None]
+            asked = [gradient for gradient in given if gradient is not None]
+            scaled_C = [list(torch._foreach_mul(asked, scale)) for scale in scales] if asked else []
+            if pulls and factors is not None:
+                _add_pulls(factors, firsts, seconds, scaled_C[one], scaled_C[other])
+            for to, scaled in zip(to_CT, scaled_C, strict=False):
+                for place, gradient in zip(places, scaled, strict=True):
+                    to[place] = gradient
+        return None, None, None, *(gradient for to in to_CT for gradient in to)
 
 
 def squared_cosine(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> Tensor:
@@ -188,28 +233,29 @@ class _SquaredCosine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, count: int, *both: Tensor) -> Tensor:
         pairs = zip(both[:count], both[count:], strict=True)
-        cosine, *sums = _cosine([_products(a, b) for a, b in pairs], both[0])
-        ctx.save_for_backward(*sums, *both)
+        cosine, sums = _cosine([_products(a, b) for a, b in pairs], both[0])
+        ctx.save_for_backward(sums, *both)
         return cosine
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        sums, both = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
-        told, factors, count = [torch.zeros_like(each) for each in both], _factors(gradient, *sums), len(both) // 2
-        for place in range(count):
-            pair = (place, place + count)
-            _add_pull(factors, *(both[i] for i in pair), *(told[i] for i in pair))
-        return None, *told
+        sums, *both = ctx.saved_tensors
+        count = len(both) // 2
+        firsts, seconds = both[:count], both[count:]
+        told = [[torch.zeros_like(each) for each in corner] for corner in (firsts, seconds)]
+        if count:
+            _add_pulls(_factors(gradient, sums), firsts, seconds, *told)
+        return None, *told[0], *told[1]
 
 
-def _sum(coefficients: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
+def _sums(coefficients: Sequence[float], corners_CT: Sequence[list[Tensor]]) -> list[Tensor]:
     if len(coefficients) == 2:
-        return torch.lerp(tensors[0], tensors[1], coefficients[1])
-    total = coefficients[0] * tensors[0]
-    for coefficient, tensor in zip(coefficients[1:], tensors[1:], strict=True):
-        total.add_(tensor, alpha=coefficient)
-    return total
+        return list(torch._foreach_lerp(corners_CT[0], corners_CT[1], coefficients[1]))
+    totals = list(torch._foreach_mul(corners_CT[0], coefficients[0]))
+    for coefficient, corner in zip(coefficients[1:], corners_CT[1:], strict=True):
+        torch._foreach_add_(totals, corner, alpha=coefficient)
+    return totals
 
 
 def _products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -218,28 +264,58 @@ def _products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.dot(a, b), torch.dot(a, a), torch.dot(b, b)
 
 
-def _cosine(products: Sequence[tuple[Tensor, Tensor, Tensor]], like: Tensor) -> tuple[Tensor, ...]:
-    """The squared cosine, and the products summed over the tensors; 0 of no tensors."""
+def _cosine(products: Sequence[tuple[Tensor, Tensor, Tensor]], like: Tensor) -> tuple[Tensor, Tensor]:
+    """The squared cosine, and the three products summed over the tensors; 0 of no tensors."""
     if not products:
-        return (like.new_zeros(()),) * 4
-    product, first, second = (torch.stack(each).sum() for each in zip(*products, strict=True))
-    return product.square() / (first * second), product, first, second
+        return like.new_zeros(()), like.new_zeros(3)
+    sums = torch.stack([one for each in products for one in each]).view(-1, 3).sum(0)
+    product, first, second = sums.unbind()
+    return product.square() / (first * second), sums
 
 
-def _factors(gradient: Tensor, product: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """With p = a.b the gradient of p^2 / (|a|^2 |b|^2) in a is 2 p / (|a|^2 |b|^2) (b - p / |a|^2 a), in b likewise."""
-    outer = gradient * 2 * product / (first * second)
-    return outer, -outer * product / first, -outer * product / second
+def _factors(gradient: Tensor, sums: Tensor) -> Sequence[Tensor]:
+    """With p = a.b the gradient of p^2 / (|a|^2 |b|^2) in a is 2 p / (|a|^2 |b|^2) (b - p / |a|^2 a), in b likewise.
+
+    Returns: what b and a are multiplied by, and b in its own.
+    """
+    told, product, first, second = _numbers(gradient, sums)
+    outer = told * 2 * product / (first * second)
+    return _scalars((outer, -outer * product / first, -outer * product / second), sums)
 
 
-def _add_pull(factors: tuple[Tensor, Tensor, Tensor], a: Tensor, b: Tensor, to_a: Tensor, to_b: Tensor) -> None:
-    outer, own_a, own_b = factors
-    to_a.addcmul_(b, outer).addcmul_(a, own_a)
-    to_b.addcmul_(a, outer).addcmul_(b, own_b)
+def _numbers(gradient: Tensor, sums: Tensor) -> Sequence[Any]:
+    """Four numbers to calculate with; of an accelerator, which is not waited for, tensors."""
+    if sums.device.type == "cpu":
+        return [gradient.item(), *sums.tolist()]
+    return [gradient, *sums.unbind()]
+
+
+def _scalars(numbers: Sequence[Any], like: Tensor) -> Sequence[Any]:
+    """To multiply tensors like `like` with.
+
+    A number would be made a tensor anew for every product. On an accelerator they stay: it would have to be sent them.
+    """
+    if like.device.type != "cpu":
+        return numbers
+    return torch.tensor(numbers, dtype=torch.promote_types(like.dtype, torch.float32)).unbind()
+
+
+def _add_pulls(
+    factors: Sequence[Tensor],
+    firsts: list[Tensor],
+    seconds: list[Tensor],
+    to_firsts: list[Tensor],
+    to_seconds: list[Tensor],
+) -> None:
+    outer, own_first, own_second = ([factor] * len(firsts) for factor in factors)
+    torch._foreach_addcmul_(to_firsts, seconds, outer)
+    torch._foreach_addcmul_(to_firsts, firsts, own_first)
+    torch._foreach_addcmul_(to_seconds, firsts, outer)
+    torch._foreach_addcmul_(to_seconds, seconds, own_second)
 
 
 def _flat(weight: Tensor) -> Tensor:
     """In the order of the memory, so that nothing is copied; two corners of a weight have the same."""
-    if weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last):
-        weight = weight.permute(0, 2, 3, 1)
+    if weight.ndim == 4 and not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last):
+        return weight.as_strided((weight.numel(),), (1,))
     return weight.reshape(-1)

@@ -11,9 +11,11 @@ from torch import Generator, Tensor, nn
 from buttress.models.packed import Entry, Plain
 from buttress.weights.batch_norm import reestimate_batch_norm
 from buttress.weights.interpolation import (
+    Chunk,
     Interpolated,
     blend,
     blend_together,
+    chunked,
     corner_like,
     corner_lists,
     place_together,
@@ -46,6 +48,8 @@ class Subspace:
         self._sites: list[Site] = []
         self._corners_CT: list[list[nn.Parameter]] = []  # of every site
         self._pulled = frozenset[int]()  # places of the sites that the regulariser is of
+        self._chunks: tuple[Chunk, ...] = ()  # of all places
+        self._laters: list[list[nn.Module]] = []  # of every site the parametrizations that follow the blend
         self._point: Point | None = None  # of the whole network in this step
         self._cosine: Tensor | None = None  # of the corners in this pass, where it came with the blends
         self._pair = (0, 1)
@@ -77,12 +81,13 @@ class Subspace:
     def before_step(self, step: int, total_steps: int, generator: Generator) -> None:
         if self.settings.draw == "network":
             self._point = self._drawn(generator)
-            place_together([blended for layer in self._layers for blended in layer], self._point)
+            place_together(self._movable(), self._point)
         else:
             for layer in self._layers:
                 place_together(layer, self._drawn(generator))
-        pairs = list(combinations(range(self.settings.count), 2))
-        self._pair = pairs[int(torch.randint(len(pairs), (), generator=generator))]
+        if self.settings.count > 2:
+            pairs = list(combinations(range(self.settings.count), 2))
+            self._pair = pairs[int(torch.randint(len(pairs), (), generator=generator))]
 
     def passes(self, step: int) -> Sequence[Callable[[], object]]:
         return (self._blend,)
@@ -93,10 +98,11 @@ class Subspace:
         if self._point is None:
             return
         coefficients = blend(self.settings.kind, self._point)
-        pulled = self._pulled if self.settings.beta else frozenset[int]()
-        self._cosine, values = blend_together(coefficients, self._corners_CT, self._pair, pulled)
-        for site, value in zip(self._sites, values, strict=True):
-            for later in list(site.parametrizations)[1:]:
+        self._cosine, values = blend_together(coefficients, self._corners_CT, self._pair, self._chunks)
+        if not self._laters:
+            self._laters = [list(site.parametrizations)[1:] for site in self._sites]
+        for site, value, laters in zip(self._sites, values, self._laters, strict=True):
+            for later in laters:
                 value = later(value)
             site.give(value)
 
@@ -146,7 +152,15 @@ class Subspace:
         self._pulled = frozenset(
             place for place, site in enumerate(acted_on) if site.kind != "norm" and site.tensor == "weight"
         )
+        self._chunks = chunked(self._corners_CT[0], self._pulled if self.settings.beta else ())
         attach_statistics(model, "at", self.points)
+
+    def _movable(self) -> list[Interpolated]:
+        """Those to move for all to have moved: one while all share their coefficients."""
+        first, *others = (blended for layer in (self._layers[0], self._layers[-1]) for blended in layer)
+        if others[-1].coefficients is first.coefficients:
+            return [first]
+        return [blended for layer in self._layers for blended in layer]
 
     def _drawn(self, generator: Generator) -> Point:
         """A point drawn evenly."""
