@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import RESULTS, record
+from buttress.memory import keep_freed_memory
 
 RESAMPLES = 2_000
 Line = dict[str, Any]
@@ -89,6 +90,7 @@ class _Job:
         self.train, self.work = train, work
 
     def __call__(self, trial: Trial) -> Line:
+        keep_freed_memory()  # as commands do
         return {"name": trial.name, **self.train(trial, self.work)}
 
 
