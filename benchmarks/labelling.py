@@ -4,8 +4,9 @@
 
 CPU time of this process, one thread, by turns block by block, the median of the paired ratios: blocks of 32 photographs
 of ImageNet at their own sizes (BUTTRESS_DATA) in 4 views each, from the files to the checked file of records, beside
-the bare network on as many batches of ready floats. The teacher is a small one, EfficientNet-Lite0 at 224 px: a larger
-one hides more. `packed`: the same photographs packed. About 3 minutes.
+the bare network on as many batches of ready floats, as timm makes it. The teacher is a small one, EfficientNet-Lite0 at
+224 px: a larger one hides more. `packed`: the same photographs packed. `share_of_folded`: of the network as teachers are
+opened, with its batch norms folded into the convolutions. About 3 minutes.
 """
 
 from __future__ import annotations
@@ -70,12 +71,15 @@ def labelled(job: LabelJob) -> Way:
     return way
 
 
-def bare(job: LabelJob) -> Way:
-    """The network alone, in the memory format that it is fastest in."""
+def bare(job: LabelJob, *, folded: bool = False) -> Way:
+    """The network alone, in the memory format that it is fastest in: as timm makes it, or as a teacher is opened."""
+    from buttress.models.batch_norm import fold_batch_norms
     from buttress.models.load import load_model
 
     fastest: Any = {"memory_format": torch.channels_last}
     model = load_model(job.teacher.members[0].uri).module.eval().to(**fastest)
+    if folded:
+        fold_batch_norms(model, torch.randn(2, 3, job.sizes[0], job.sizes[0]))
     images = torch.randn(BATCH, 3, job.sizes[0], job.sizes[0]).contiguous(**fastest)
 
     def way(span: range) -> int:
@@ -100,12 +104,14 @@ def main() -> int:
         uri = f"timm:{TEACHER}@{data_folder() / 'weights' / f'{TEACHER}.fp16.safetensors'}"
         raw_job, packed_job = job_of(raw, uri, work / "a"), job_of(packed, uri, work / "b")
         ways = {"raw": labelled(raw_job), "packed": labelled(packed_job), "bare": bare(raw_job)}
+        ways["folded"] = bare(raw_job, folded=True)
         us = by_turns(ways, IMAGES, PER_BLOCK, ROUNDS)
     for name, samples in us.items():
         print(f"{name:20}{np.median(samples) / 1e3:9.2f} ms a view")
     lines = [
         Figure("labelling.share", over(us["bare"], us["raw"]), "higher", 0.90, 0.97),
         Figure("labelling.share.packed", over(us["bare"], us["packed"]), "higher"),
+        Figure("labelling.share_of_folded", over(us["folded"], us["raw"]), "higher"),
     ]
     return told(lines, "labelling", to=arguments.json, recorded=arguments.record, raw={"us": us})
 

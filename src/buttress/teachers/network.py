@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import ModelError
+from buttress.models.batch_norm import fold_batch_norms
 from buttress.models.load import LoadedModel, at_size
 from buttress.models.normalise import normalise
 from buttress.models.processor import cpu_has_bf16
@@ -56,7 +57,9 @@ class NetworkTeacher:
         self._check_width()
         self.classes = self._map.classes
         self._device = device
-        module = loaded.module.eval().requires_grad_(False).to(device)
+        module = loaded.module.eval().requires_grad_(False)
+        fold_batch_norms(module, torch.randn(2, 3, self.size, self.size, generator=torch.Generator().manual_seed(0)))
+        module = module.to(device)
         self._format = torch.channels_last if forward.startswith("channels_last") else torch.contiguous_format
         module = module.to(memory_format=self._format)
         self._compiled = forward.endswith("compiled")
