@@ -4,9 +4,9 @@
 
 CPU time of this process, one thread, by turns block by block, the median of the paired ratios: blocks of 32 photographs
 of ImageNet at their own sizes (BUTTRESS_DATA) in 4 views each, from the files to the checked file of records, beside
-the bare network on as many batches of ready floats, as timm makes it. The teacher is a small one, EfficientNet-Lite0 at
-224 px: a larger one hides more. `packed`: the same photographs packed. `share_of_folded`: of the network as teachers are
-opened, with its batch norms folded into the convolutions. About 3 minutes.
+the bare network on as many batches of ready floats, as timm makes it. The teacher is a small one, EfficientNet-Lite0
+at 224 px: a larger one hides more. `packed`: the same photographs packed. `share_of_folded`: of the network as teachers
+are opened, with its batch norms folded into the convolutions. About 3 minutes.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ def test_masses_are_the_shares_of_the_labels_or_nothing(rows):
     batch = ArrayBatch(
         np.zeros((len(rows), 1, 1, 3), np.uint8),
         np.arange(len(rows)),
+        np.zeros(len(rows), np.int64),
         labels.astype(np.int32),
         partners.astype(np.int32),
         shares.astype(np.float32),

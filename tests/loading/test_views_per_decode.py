@@ -34,16 +34,13 @@ def test_they_are_the_views_and_words_of_each_epoch(source, request, kind, worke
     batches = epochs_of(reference, range(4, 8), workers=workers)
     steps = len(reference.usable) // 8
     assert [len(batch.ids) for batch in batches] == [8] * 4 * steps, "an epoch has the steps that it always has"
-    for batch in batches:
-        assert len(set(batch.ids)) == 2
-        for first in (0, 4):
-            index = source.ids.index(batch.ids[first])
-            for number in range(4):
-                expected = reference.batch([index], 4 + number)
-                assert batch.ids[first + number] == source.ids[index]
-                np.testing.assert_array_equal(batch.images[first + number].permute(1, 2, 0), expected.views_BHWC[0])
-                assert isinstance(batch.targets, SparseTargets)
-                np.testing.assert_array_equal(batch.targets.values[first + number], expected.values_BK[0])
+    for place, batch in enumerate(batches):
+        assert len(set(batch.ids)) == 8
+        assert batch.ids == batches[place // 4 * 4].ids, "four on end are of the same images"
+        expected = reference.batch([source.ids.index(name) for name in batch.ids], 4 + place % 4)
+        np.testing.assert_array_equal(batch.images.permute(0, 2, 3, 1), expected.views_BHWC)
+        assert isinstance(batch.targets, SparseTargets)
+        np.testing.assert_array_equal(batch.targets.values, expected.values_BK)
     shown = Counter(name for batch in batches for name in batch.ids)
     assert set(shown.values()) == {4} and len(shown) == 8 * steps
 
@@ -53,10 +50,12 @@ def test_hard_labels_too_and_the_order_changes(source):
     first, second = (epochs_of(batches, range(start, start + 4)) for start in (0, 4))
     names = [[batch.ids for batch in some] for some in (first, second)]
     assert names[0] != names[1]
-    assert not np.array_equal(first[0].images[0], first[0].images[1]), "views of their own"
+    assert not np.array_equal(first[0].images, first[1].images), "views of their own"
 
 
-def test_an_image_is_decoded_once(source, monkeypatch):
+@pytest.mark.parametrize(("views", "requests"), [(4, 4), (2, 2), (3, 3)])
+def test_an_image_is_decoded_once(source, monkeypatch, views, requests):
+    """And anew where the batches of its views lie in two epochs (here of three batches); one alone by its region."""
     decoded = []
 
     def counted(data):
@@ -64,8 +63,8 @@ def test_an_image_is_decoded_once(source, monkeypatch):
         return decode(data)
 
     monkeypatch.setattr(images, "decode", counted)
-    epochs_of(HardBatches(source, preset("crop"), seed=0, size=16), range(4))
-    assert len(decoded) == 24
+    epochs_of(HardBatches(source, preset("crop"), seed=0, size=16), range(views), views_per_decode=views)
+    assert len(decoded) == 8 * requests
 
 
 def test_resumed_inside_an_epoch_and_shared_by_processes_it_is_the_same(source, store):
@@ -90,7 +89,6 @@ def test_one_is_what_it_was(source, store):
     ("settings", "said"),
     [
         ({"epochs": 10}, "epochs = 10: is no multiple of engine.views_per_decode = 4"),
-        ({"epochs": 8, "batch": 30}, "batch = 30: is no multiple of engine.views_per_decode = 4"),
     ],
 )
 def test_what_does_not_divide_is_refused(settings, said):
@@ -101,5 +99,14 @@ def test_what_does_not_divide_is_refused(settings, said):
 
 
 def test_fewer_samples_than_a_batch(source):
-    with pytest.raises(SettingsError, match=r"needs at least as many samples as a batch has \(40\), there are 24"):
-        epochs_of(HardBatches(source, preset("crop"), seed=0, size=16), (0,), batch=40)
+    batches = epochs_of(HardBatches(source, preset("crop"), seed=0, size=16), range(4), batch=40)
+    assert [len(set(batch.ids)) for batch in batches] == [24] * 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_does_not_decode_is_told_once(source, photos, capsys, workers):
+    (photos / source.ids[5]).write_bytes(b"broken")
+    batches = HardBatches(source, preset("crop"), seed=0, size=16)
+    shown = Counter(name for batch in epochs_of(batches, range(4), workers=workers, max_bad=0.5) for name in batch.ids)
+    assert set(shown.values()) == {4} and len(shown) == 23
+    assert capsys.readouterr().err.count("cannot be decoded") == 1

@@ -6,7 +6,7 @@ Shapes: N samples, B batch, H W pixels, K stored classes per view, C classes, V 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -34,7 +34,7 @@ class ArrayBatch:
 
     Args:
         views_BHWC: uint8.
-        index_B: positions in the source.
+        index_B: positions in the source. epoch_B: whose view of each it is.
         labels_B: hard labels of the own images, -1 = none.
         partner_labels_B: hard labels of the images that they are mixed with, -1 = none or not mixed.
         own_share_B: share of the view, 0..1, that is the own image's; 1 = not mixed.
@@ -47,6 +47,7 @@ class ArrayBatch:
 
     views_BHWC: NDArray[np.uint8]
     index_B: NDArray[np.int64]
+    epoch_B: NDArray[np.int64]
     labels_B: NDArray[np.int32]
     partner_labels_B: NDArray[np.int32]
     own_share_B: NDArray[np.float32]
@@ -56,6 +57,13 @@ class ArrayBatch:
     undecodable: tuple[str, ...] = ()
     truth_B: NDArray[np.float32] | None = None
     teacher_views: Mapping[int, NDArray[np.uint8]] | None = None
+
+    def of_epoch(self, epoch: int) -> ArrayBatch:
+        """The views of one epoch alone, in a memory of their own; it tells of no undecodable images."""
+        asked = self.epoch_B == epoch
+        arrays = {name: value[asked] for name in _BY_SAMPLE if (value := getattr(self, name)) is not None}
+        sides = {side: views[asked] for side, views in (self.teacher_views or {}).items()}
+        return replace(self, **arrays, undecodable=(), teacher_views=sides or None)
 
     def label_masses(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
         """Masses `[B, 2]`, classes and rest of the hard labels: the own share on the own, the others on the partner's.
@@ -70,6 +78,12 @@ class ArrayBatch:
         values_B2 = np.stack([own_B, 1 - own_B], axis=1) * known_B[:, None]
         ids_B2 = np.stack([self.labels_B, np.where(two_B, self.partner_labels_B, self.labels_B)], axis=1)
         return values_B2.astype(np.float32), np.maximum(ids_B2, 0), np.zeros(len(known_B), np.float32)
+
+
+_BY_SAMPLE = (
+    *("views_BHWC", "index_B", "epoch_B", "labels_B", "partner_labels_B", "own_share_B"),
+    *("values_BK", "ids_BK", "rest_B", "truth_B"),
+)
 
 
 class Batches(Protocol):
@@ -122,6 +136,7 @@ class FreshBatches:
         return ArrayBatch(
             drawn.views_BHWC,
             index_B,
+            epoch_B[drawn.kept],
             *drawn.labels(index_B, np.asarray(self.source.labels, np.int32)),
             undecodable=drawn.bad,
             teacher_views={side: drawn.sides[side] for side in self._teacher_sizes} or None,
@@ -207,10 +222,11 @@ class ReinforcedBatches:
         views_B = self._stored_views(index_B, epoch_B)
         soft_B = views_B >= 0
         drawn = self._images.render(index_B, np.where(soft_B, views_B, self.reinforcement.views + epoch_B), soft_B)
-        index_B, views_B = index_B[drawn.kept], views_B[drawn.kept]
+        index_B, views_B, epoch_B = index_B[drawn.kept], views_B[drawn.kept], epoch_B[drawn.kept]
         truth_B = self._truth(index_B, views_B, drawn) if self.truth else None
         labels = drawn.labels(index_B, self.labels_N)
-        return ArrayBatch(drawn.views_BHWC, index_B, *labels, *self._targets(index_B, views_B), drawn.bad, truth_B)
+        targets = self._targets(index_B, views_B)
+        return ArrayBatch(drawn.views_BHWC, index_B, epoch_B, *labels, *targets, drawn.bad, truth_B)
 
     def _stored_views(self, index_B: NDArray[np.int64], epoch_B: NDArray[np.int64]) -> NDArray[np.int64]:
         """Number of the stored view of every sample; -1 = one that was not stored, with the hard label."""

@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from buttress.errors import ButtressError, SettingsError, SourceError
+from buttress.errors import ButtressError, SourceError
 from buttress.loading.batches import ArrayBatch, Batches
 from buttress.loading.order import EpochOrder, ListedOrder, Order, chunked_order
 from buttress.loading.targets import Batch, SparseTargets
 from buttress.sources import Chunks, chunks_of
 from buttress.terminal import warn
 
-Request = tuple[int | NDArray[np.int64], NDArray[np.int64]]  # epoch, or that of every sample; places in the source
+Request = tuple[range, NDArray[np.int64]]  # epochs, of each of which a batch is made; places in the source
 Fetched = tuple[Batch, tuple[str, ...]]  # a batch, and the ids of the images that are not in it: they do not decode
 
 
-class _Fetch(Dataset[Fetched | ButtressError]):
-    """Turns (epoch, indices) into a batch; this is what the worker processes run.
+class _Fetch(Dataset[list[Fetched] | ButtressError]):
+    """Turns (epochs, indices) into a batch of each epoch; this is what the worker processes run.
 
     The user's mistakes come back as values: raised in a worker, torch would wrap them in the text of a traceback.
     Tensors are made here and not by the reader: they cross to it through shared memory, arrays through a pipe.
@@ -39,13 +39,18 @@ class _Fetch(Dataset[Fetched | ButtressError]):
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
 
-    def __getitem__(self, request: Request) -> Fetched | ButtressError:
-        epoch, indices = request
+    def __getitem__(self, request: Request) -> list[Fetched] | ButtressError:
+        epochs, indices = request
         try:
-            arrays = self.batches.batch(indices, epoch)
+            if len(epochs) == 1:
+                arrays = self.batches.batch(indices, epochs[0])
+                return [(_to_torch(arrays, self.batches), arrays.undecodable)]
+            # Every sample in all epochs before the next one, so that it is decoded once.
+            arrays = self.batches.batch(np.repeat(indices, len(epochs)), np.tile(np.array(epochs), len(indices)))
         except ButtressError as failure:
             return failure
-        return _to_torch(arrays, self.batches), arrays.undecodable
+        made = [_to_torch(arrays.of_epoch(epoch), self.batches) for epoch in epochs]
+        return [(batch, arrays.undecodable if number == 0 else ()) for number, batch in enumerate(made)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +70,11 @@ WHOLE = Share()
 
 
 class _Requests:
-    """The batches of the current epoch from a step on, as (epoch, indices).
+    """The batches of the current epoch from a step on, as (epochs, indices).
 
-    With n views per decode, n epochs go over the samples together: each of them over a part, in all n views.
+    With n views per decode, n epochs go over the samples together, and n batches on end are of the same samples: the
+    first of them in the view of the first of these epochs, and so on. A request is for all of those that the current
+    epoch has.
     """
 
     def __init__(
@@ -91,21 +98,24 @@ class _Requests:
         return whole + (left > 0) * (not self.shuffle or whole == 0)
 
     def __len__(self) -> int:
-        return self.steps - self.first_step
+        first, stop = self._positions
+        return -(-stop // self.views) - first // self.views if stop > first else 0
 
     def __iter__(self) -> Iterator[Request]:
-        together, part = divmod(self.epoch, self.views)
-        count, images, order = len(self.usable), self.batch // self.views, self._order(together)
-        for step in range(self.first_step, self.steps):
-            position = part * self.steps + step
-            first, stop = self.share.of(position * images, min((position + 1) * images, count))
+        together, (begin, end) = self.epoch // self.views, self._positions
+        count, order = len(self.usable), self._order(together)
+        for group in range(begin // self.views, -(-end // self.views)):
+            first, stop = self.share.of(group * self.batch, min((group + 1) * self.batch, count))
             indices = self.usable[slice(first, stop) if order is None else order.at(first, stop)]
-            yield (self.epoch, indices) if self.views == 1 else self._with_views(together, indices)
+            start = group * self.views
+            shown = range(max(begin - start, 0), min(end - start, self.views))
+            yield range(together * self.views + shown.start, together * self.views + shown.stop), indices
 
-    def _with_views(self, together: int, indices: NDArray[np.int64]) -> Request:
-        """Every sample once for each epoch that goes over the samples together, one after the other."""
-        epochs = np.arange(together * self.views, (together + 1) * self.views)
-        return np.tile(epochs, len(indices)), np.repeat(indices, self.views)
+    @property
+    def _positions(self) -> tuple[int, int]:
+        """Of the batches that are left of this epoch, among those of the epochs that go over the samples together."""
+        begun = self.epoch % self.views * self.steps
+        return begun + self.first_step, begun + self.steps
 
     def _order(self, number: int) -> Order | None:
         """None = as they come."""
@@ -129,11 +139,10 @@ class BatchLoader:
         workers: worker processes; 0 = in this process.
         share: which slice of the global batches is this process's.
         max_bad: largest share, 0..1, of images that may fail to decode; they are left out, named and counted.
-        views_per_decode: views of a sample that stand beside one another in a batch, drawn from one decode of it. As
-            many epochs go over the samples once, so that an epoch has the steps and views that it always has.
+        views_per_decode: views of a sample from one decode of it: so many batches on end show the same samples, each of
+            them once. As many epochs go over the samples once, so that an epoch has the steps that it always has.
 
     Raises:
-        SettingsError: several views per decode, and fewer samples than `batch`.
         SourceError: more images than `max_bad` cannot be decoded.
     """
 
@@ -150,16 +159,10 @@ class BatchLoader:
         views_per_decode: int = 1,
     ) -> None:
         self._max_bad = max_bad
-        assert not batch % views_per_decode, "the settings see to it"
-        if views_per_decode > 1 and len(batches.usable) < batch:
-            raise SettingsError(
-                f"engine.views_per_decode = {views_per_decode}: needs at least as many samples as a batch has "
-                f"({batch}), there are {len(batches.usable):,}; leave it out"
-            )
         chunks = chunks_of(batches.source)
         self._requests = _Requests(batches.usable, batch, seed, shuffle, share, chunks, views_per_decode)
         self._bad: set[str] = set()
-        self._loader: DataLoader[Fetched | ButtressError] = DataLoader(
+        self._loader: DataLoader[list[Fetched] | ButtressError] = DataLoader(
             _Fetch(batches),
             sampler=self._requests,
             batch_size=None,
@@ -193,10 +196,10 @@ class BatchLoader:
         for fetched in self._loader:
             if isinstance(fetched, ButtressError):
                 raise fetched
-            batch, undecodable = fetched
-            self._count_bad(undecodable)
-            if batch.ids or self._requests.shuffle:
-                yield batch
+            for batch, undecodable in fetched:
+                self._count_bad(undecodable)
+                if batch.ids or self._requests.shuffle:
+                    yield batch
 
     def _count_bad(self, ids: tuple[str, ...]) -> None:
         for sample_id in sorted(set(ids) - self._bad):
