@@ -73,13 +73,14 @@ def labelled(job: LabelJob) -> Way:
 
 def bare(job: LabelJob, *, folded: bool = False) -> Way:
     """The network alone, in the memory format that it is fastest in: as timm makes it, or as a teacher is opened."""
-    from buttress.models.batch_norm import fold_batch_norms
+    from buttress.models.batch_norm import without_batch_norms
     from buttress.models.load import load_model
 
     fastest: Any = {"memory_format": torch.channels_last}
-    model = load_model(job.teacher.members[0].uri).module.eval().to(**fastest)
-    if folded:
-        fold_batch_norms(model, torch.randn(2, 3, job.sizes[0], job.sizes[0]))
+    plain = load_model(job.teacher.members[0].uri).module.eval()
+    model = without_batch_norms(plain, job.sizes[0]) if folded else plain
+    assert folded == (model is not plain)
+    model.to(**fastest)
     images = torch.randn(BATCH, 3, job.sizes[0], job.sizes[0]).contiguous(**fastest)
 
     def way(span: range) -> int:

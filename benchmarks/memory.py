@@ -43,7 +43,7 @@ TURNS, ROUNDS, WARM = 5, 7, 3
 def measure(way: str, network: str, batch: int, side: int, trained: bool) -> float:
     """Seconds of this process a step or pass, the memory being got in that way."""
     if way != "plain":
-        keep_freed_memory(huge_pages=way == "huge")
+        assert keep_freed_memory(huge_pages=way == "huge")
     import timm
     import torch
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from buttress.models.batch_norm import NORMS, fold_batch_norms
+from buttress.models.batch_norm import NORMS, without_batch_norms
 
 
 def settled(model: nn.Module) -> Any:
@@ -27,8 +26,8 @@ def settled(model: nn.Module) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def images(channels: int = 3) -> torch.Tensor:
-    return torch.randn(3, channels, 32, 32, generator=torch.Generator().manual_seed(1))
+def images() -> torch.Tensor:
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 def norms(model: nn.Module) -> int:
@@ -36,25 +35,26 @@ def norms(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(
-    "name", ["test_resnet", "test_efficientnet", "test_mambaout", "tf_efficientnet_lite0", "resnet18"]
+    "name", ["test_resnet", "test_efficientnet", "mobilevit_xxs", "tf_efficientnet_lite0", "resnet18"]
 )
 def test_answers_stay_the_same(name):
     model = settled(timm.create_model(name))
-    plain, there = copy.deepcopy(model)(images()), norms(model)
-    assert fold_batch_norms(model, images()) == there
-    assert norms(model) == 0
-    torch.testing.assert_close(model(images()), plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))
+    plain, there = model(images()), norms(model)
+    folded = without_batch_norms(model, 32)
+    assert norms(folded) == 0 and norms(model) == there > 0
+    assert torch.equal(model(images()), plain), "the model itself stays as it is"
+    torch.testing.assert_close(folded(images()), plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("groups", [1, 3])
 def test_a_convolution_takes_over_what_its_norm_did(bias, affine, groups):
-    parts: Any = settled(nn.Sequential(nn.Conv2d(4, 6, 3, bias=bias, groups=groups), nn.BatchNorm2d(6, affine=affine)))
-    plain = parts(images(4))
-    assert fold_batch_norms(parts, images(4)) == 1
-    assert isinstance(parts[1], nn.Identity)
-    torch.testing.assert_close(parts[0](images(4)), plain, rtol=1e-5, atol=1e-5)
+    layers = nn.Conv2d(3, 6, 3, bias=bias, groups=groups), nn.BatchNorm2d(6, affine=affine)
+    parts = settled(nn.Sequential(*layers))
+    folded: Any = without_batch_norms(parts, 32)
+    assert isinstance(folded[1], nn.Identity)
+    torch.testing.assert_close(folded[0](images()), parts(images()), rtol=1e-5, atol=1e-5)
 
 
 class Odd(nn.Module):
@@ -77,25 +77,29 @@ class Odd(nn.Module):
             return self.norm(made) + self.one(made)
         if self.kind == "two norms":
             return self.norm(made) + self.last(made)
-        return self.one(self.norm(x)) + self.norm(made.relu())
+        if self.kind == "written to":  # which noise alone, whose averages are near 0, would not show
+            return self.norm(nn.functional.hardtanh_(made, -2, 2))
+        if self.kind == "looks at its norm":
+            return self.norm(made) * self.norm.weight.sum()
+        return self.one(self.norm(x))
 
 
 @pytest.mark.parametrize(
-    "kind", ["seen by others", "norm used twice", "convolution used twice", "two norms", "norm before"]
+    "kind",
+    [
+        *("seen by others", "norm used twice", "convolution used twice", "two norms", "norm before"),
+        *("written to", "looks at its norm"),
+    ],
 )
-def test_what_cannot_be_folded_is_left_bit_by_bit(kind):
+def test_what_cannot_be_folded_is_left(kind):
     model = settled(Odd(kind))
-    plain, state = model(images()), copy.deepcopy(model.state_dict())
-    assert fold_batch_norms(model, images()) == 0
-    assert model.state_dict().keys() == state.keys()
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert torch.equal(model(images()), plain)
+    assert without_batch_norms(model, 32) is model
 
 
 @pytest.mark.parametrize("other", [nn.BatchNorm2d(3, track_running_stats=False), nn.BatchNorm2d(3).train()])
 def test_norms_of_the_batch_are_left(other):
     model = nn.Sequential(nn.Conv2d(3, 3, 3), other)
-    assert fold_batch_norms(model, images()) == 0
+    assert without_batch_norms(model, 32) is model
 
 
 def test_other_kinds_of_convolutions_are_left():
@@ -104,11 +108,10 @@ def test_other_kinds_of_convolutions_are_left():
             return super().forward(x) * 2
 
     model = settled(nn.Sequential(Scaled(3, 3, 3), nn.BatchNorm2d(3)))
-    assert fold_batch_norms(model, images()) == 0
+    assert without_batch_norms(model, 32) is model
 
 
 def test_a_network_without_finite_answers_is_left():
     model = settled(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)))
     model[0].weight.mul_(torch.inf)
-    assert fold_batch_norms(model, images()) == 0
-    assert isinstance(model[1], nn.BatchNorm2d)
+    assert without_batch_norms(model, 32) is model

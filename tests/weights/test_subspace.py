@@ -19,6 +19,7 @@ from buttress.training.engine import fit
 from buttress.training.optim import carry_over, plain_groups
 from buttress.training.rng import seed_everything
 from buttress.training.settings import EngineSettings, TrainingSettings
+from buttress.weights import interpolation
 from buttress.weights.ensemble import MeanLogits
 from buttress.weights.interpolation import (
     Interpolated,
@@ -367,8 +368,10 @@ def test_blends_made_together_train_as_those_made_one_by_one(kind, beta):
     torch.testing.assert_close(gradients, wanted, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("chunk", [1, 6, 65_536])
 @pytest.mark.parametrize("kind", KINDS)
-def test_blends_made_together_have_the_gradient_of_their_formula(kind):
+def test_blends_made_together_have_the_gradient_of_their_formula(kind, chunk, monkeypatch):
+    monkeypatch.setattr(interpolation, "CHUNK", chunk)
     count = 2 if kind == "line" else 3
     shapes = [(2, 3), (4,), (1, 2, 2, 2)]
     torch.manual_seed(0)
@@ -382,6 +385,27 @@ def test_blends_made_together_have_the_gradient_of_their_formula(kind):
         return cosine, *blends
 
     assert torch.autograd.gradcheck(forward, flat)
+
+
+def test_a_layer_that_is_not_used_is_pulled_in_two_corners_and_not_moved_in_others():
+    torch.manual_seed(0)
+    corners_CT = [[torch.randn(3, requires_grad=True), torch.randn(2, requires_grad=True)] for _ in range(3)]
+    cosine, blends = blend_together((0.2, 0.3, 0.5), corners_CT, (0, 2), chunked(corners_CT[0], {0}))
+    (cosine + blends[1].sum()).backward()
+    assert corners_CT[0][0].grad is not None and corners_CT[2][0].grad is not None
+    assert corners_CT[1][0].grad is None
+    wanted = torch.autograd.grad(squared_cosine([corners_CT[0][0]], [corners_CT[2][0]]), corners_CT[0][0])[0]
+    torch.testing.assert_close(corners_CT[0][0].grad, wanted)
+    for coefficient, corner in zip((0.2, 0.3, 0.5), corners_CT, strict=True):
+        torch.testing.assert_close(corner[1].grad, torch.full((2,), coefficient))
+
+
+def test_corners_of_zeros_have_no_angle():
+    corners_CT = [[torch.zeros(3, requires_grad=True)], [torch.ones(3, requires_grad=True)]]
+    for pulled in ({0}, set()):
+        cosine, _ = blend_together((0.5, 0.5), corners_CT, (0, 1), chunked(corners_CT[0], pulled))
+        cosine.backward()
+        assert bool(cosine.isnan()) == bool(pulled)
 
 
 def test_a_value_that_a_pass_was_given_does_not_outlive_it():

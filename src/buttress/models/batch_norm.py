@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,38 +15,40 @@ from torch import Tensor, nn
 
 CONVOLUTIONS, NORMS = (nn.Conv2d, Conv2dSame), (nn.BatchNorm2d, BatchNormAct2d)
 SAME = 1e-4  # of the largest logit: what may change; another order of float32 operations changes a hundredth of it
+FLAT = (-2.0, 2.0)  # values of the images that are tried beside those of noise: about black and white
 
 
-def fold_batch_norms(model: nn.Module, images_BCHW: Tensor) -> int:
-    """Multiply the statistics and weights of batch norms into the convolutions whose output they normalise; in place.
+def without_batch_norms(model: nn.Module, size: int) -> nn.Module:
+    """A copy whose batch norms are multiplied into the convolutions whose output they normalise, all or none of them.
 
-    Which these are is seen in one forward pass. Only layers of the very types of torch and timm are taken, and only
-    where they are used once; a model whose answers change by more than rounding is left as it was.
+    Which these are is seen in one forward pass: only layers of the very types of torch and timm, used once, with
+    nothing done to the output on its way. A copy whose answers differ by more than rounding is thrown away.
 
     Args:
-        model: in evaluation, float32.
-        images_BCHW: a few images to try it with.
+        model: in evaluation, float32, on the CPU.
+        size: side of the images that it takes, pixels.
 
-    Returns: how many batch norms are gone.
+    Returns: the copy, or the model itself where nothing can be folded.
     """
-    pairs = _pairs(model, images_BCHW)
-    if not pairs:
-        return 0
-    before = _answers(model, images_BCHW)
-    kept = [(convolution, copy.deepcopy(convolution.state_dict()), convolution.bias) for _, convolution in pairs]
-    norms = {name: model.get_submodule(name) for name, _ in pairs}
-    for name, convolution in pairs:
-        _fold(convolution, norms[name])
-        model.set_submodule(name, _after(norms[name]))
-    difference = _answers(model, images_BCHW) - before
-    if bool((difference.abs() <= SAME * before.abs().max()).all()):  # not so where there is a NaN
-        return len(pairs)
-    for convolution, state, bias in kept:
-        convolution.bias = bias
-        convolution.load_state_dict(state)
-    for name, norm in norms.items():
-        model.set_submodule(name, norm)
-    return 0
+    if not any(type(part) in NORMS for part in model.modules()):
+        return model
+    noise_BCHW = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images_BCHW = torch.cat([noise_BCHW, *(torch.full((1, 3, size, size), value) for value in FLAT)])
+    folded = copy.deepcopy(model)
+    with torch.no_grad():
+        before, pairs = _watched(folded, images_BCHW)
+        if not pairs or not isinstance(before, Tensor):
+            return model
+        for name, convolution in pairs:
+            norm = folded.get_submodule(name)
+            _fold(convolution, norm)
+            folded.set_submodule(name, _after(norm))
+        try:
+            difference = folded(images_BCHW) - before
+        except (AttributeError, TypeError, RuntimeError):  # it looks at what its norms are made of
+            return model
+    same = bool((difference.abs() <= SAME * before.abs().max()).all())  # not so where there is a NaN
+    return folded if same else model
 
 
 @dataclass
@@ -55,43 +56,40 @@ class _Seen:
     """What a forward pass showed.
 
     Args:
-        made: outputs of convolutions, kept, so that no other tensor takes their place.
+        made: outputs of convolutions, and how often they had been written to by then.
         followed: names of norms with the convolution whose output they were given.
-        used: how often each layer was.
+        used: how often each convolution was.
     """
 
-    made: list[tuple[Tensor, nn.Conv2d]] = field(default_factory=list)
+    made: list[tuple[weakref.ref[Tensor], int, nn.Conv2d]] = field(default_factory=list)
     followed: list[tuple[str, nn.Conv2d]] = field(default_factory=list)
     used: Counter[int] = field(default_factory=Counter)
 
+    @property
+    def pairs(self) -> list[tuple[str, nn.Conv2d]]:
+        """Names of norms, with the convolution that each of them alone follows."""
+        followers = Counter(id(convolution) for _, convolution in self.followed)
+        names = Counter(name for name, _ in self.followed)
+        return [
+            (name, convolution)
+            for name, convolution in self.followed
+            if followers[id(convolution)] == self.used[id(convolution)] == names[name] == 1
+        ]
 
-def _pairs(model: nn.Module, images_BCHW: Tensor) -> list[tuple[str, nn.Conv2d]]:
-    """Names of norms, with the convolution each of them alone follows."""
-    if not any(type(part) in NORMS for part in model.modules()):
-        return []
+
+def _watched(model: nn.Module, images_BCHW: Tensor) -> tuple[Any, list[tuple[str, nn.Conv2d]]]:
+    """The model's answers, and its norms that can be folded, by name, with their convolutions."""
     seen = _Seen()
-    with _watched(model, seen):
-        _answers(model, images_BCHW)
-    followers = Counter(id(convolution) for _, convolution in seen.followed)
-    names = Counter(name for name, _ in seen.followed)
-    return [
-        (name, convolution)
-        for name, convolution in seen.followed
-        if followers[id(convolution)] == seen.used[id(convolution)] == names[name] == 1
-    ]
 
-
-@contextmanager
-def _watched(model: nn.Module, seen: _Seen) -> Iterator[None]:
     def convolved(layer: nn.Module, inputs: Any, output: Tensor) -> None:
         assert isinstance(layer, nn.Conv2d)
-        seen.made.append((output, layer))
+        seen.made.append((weakref.ref(output), output._version, layer))
         seen.used[id(layer)] += 1
 
     def normalised(name: str) -> Any:
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            for made, convolution in seen.made:
-                if made is inputs[0]:
+            for made, version, convolution in seen.made:
+                if made() is inputs[0] and inputs[0]._version == version:
                     seen.followed.append((name, convolution))
 
         return hook
@@ -101,29 +99,22 @@ def _watched(model: nn.Module, seen: _Seen) -> Iterator[None]:
         if type(part) in NORMS and part.running_mean is not None and not part.training:
             hooks.append(part.register_forward_pre_hook(normalised(name)))
     try:
-        yield
+        return model(images_BCHW), seen.pairs
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _answers(model: nn.Module, images_BCHW: Tensor) -> Tensor:
-    with torch.no_grad():
-        answers: Tensor = model(images_BCHW)
-    return answers
-
-
 def _fold(convolution: nn.Conv2d, norm: Any) -> None:
     """y = (w x + b - mean) scale + shift, with scale = weight / sqrt(variance + eps)."""
-    with torch.no_grad():
-        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-        shift = torch.zeros_like(scale)
-        if norm.weight is not None:
-            scale, shift = scale * norm.weight.double(), norm.bias.double()
-        bias = 0.0 if convolution.bias is None else convolution.bias.double()
-        moved = (bias - norm.running_mean.double()) * scale + shift
-        convolution.weight.copy_(convolution.weight.double() * scale[:, None, None, None])
-        convolution.bias = nn.Parameter(moved.to(convolution.weight.dtype), requires_grad=False)
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    shift = torch.zeros_like(scale)
+    if norm.weight is not None:
+        scale, shift = scale * norm.weight.double(), norm.bias.double()
+    bias = 0.0 if convolution.bias is None else convolution.bias.double()
+    moved = (bias - norm.running_mean.double()) * scale + shift
+    convolution.weight.copy_(convolution.weight.double() * scale[:, None, None, None])
+    convolution.bias = nn.Parameter(moved.to(convolution.weight.dtype), requires_grad=False)
 
 
 def _after(norm: nn.Module) -> nn.Module:

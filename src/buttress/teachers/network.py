@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import ModelError
-from buttress.models.batch_norm import fold_batch_norms
+from buttress.models.batch_norm import without_batch_norms
 from buttress.models.load import LoadedModel, at_size
 from buttress.models.normalise import normalise
 from buttress.models.processor import cpu_has_bf16
@@ -57,8 +57,11 @@ class NetworkTeacher:
         self._check_width()
         self.classes = self._map.classes
         self._device = device
-        module = loaded.module.eval().requires_grad_(False)
-        fold_batch_norms(module, torch.randn(2, 3, self.size, self.size, generator=torch.Generator().manual_seed(0)))
+        module = self._loaded.module.eval().requires_grad_(False)
+        if precision == "fp32":  # in bf16 the norms, which stay in float32, make the answers more exact
+            with _threads(threads):
+                module = without_batch_norms(module, self.size)
+            self._loaded = replace(self._loaded, module=module)
         module = module.to(device)
         self._format = torch.channels_last if forward.startswith("channels_last") else torch.contiguous_format
         module = module.to(memory_format=self._format)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -196,24 +197,21 @@ class _Blend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, to_cosine: Tensor | None, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         (sums, *saved), (one, other) = ctx.saved_tensors, ctx.pair
-        factors = None if to_cosine is None else _factors(to_cosine, sums)
+        factors = None if to_cosine is None or not saved else _factors(to_cosine, sums)
         scales = _scalars(ctx.coefficients, sums)
         rest = iter(saved)
         to_CT: list[list[Tensor | None]] = [[None] * len(gradients) for _ in ctx.coefficients]
         for chunk in ctx.chunks:
-            pulls = chunk.pulled and factors is not None
             firsts, seconds = (list(islice(rest, len(chunk.places) * chunk.pulled)) for _ in range(2))
-            given = [gradients[place] for place in chunk.places]
-            if pulls:
-                given = [torch.zeros_like(a) if g is None else g for g, a in zip(given, firsts, strict=True)]
-            places = [place for place, gradient in zip(chunk.places, given, strict=True) if gradient is not None]
-            asked = [gradient for gradient in given if gradient is not None]
+            places = [place for place in chunk.places if gradients[place] is not None]
+            asked = [gradient for place in places if (gradient := gradients[place]) is not None]
             scaled_C = [list(torch._foreach_mul(asked, scale)) for scale in scales] if asked else []
-            if pulls and factors is not None:
-                _add_pulls(factors, firsts, seconds, scaled_C[one], scaled_C[other])
             for to, scaled in zip(to_CT, scaled_C, strict=False):
                 for place, gradient in zip(places, scaled, strict=True):
                     to[place] = gradient
+            if chunk.pulled and factors is not None:
+                pulled = [_or_zeros(to_CT[number], chunk.places, firsts) for number in (one, other)]
+                _add_pulls(factors, firsts, seconds, *pulled)
         return None, None, None, *(gradient for to in to_CT for gradient in to)
 
 
@@ -279,14 +277,15 @@ def _factors(gradient: Tensor, sums: Tensor) -> Sequence[Tensor]:
     Returns: what b and a are multiplied by, and b in its own.
     """
     told, product, first, second = _numbers(gradient, sums)
-    outer = told * 2 * product / (first * second)
-    return _scalars((outer, -outer * product / first, -outer * product / second), sums)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a corner of zeros NaN, as of tensors
+        outer = told * 2 * product / (first * second)
+        return _scalars((outer, -outer * product / first, -outer * product / second), sums)
 
 
 def _numbers(gradient: Tensor, sums: Tensor) -> Sequence[Any]:
     """Four numbers to calculate with; of an accelerator, which is not waited for, tensors."""
     if sums.device.type == "cpu":
-        return [gradient.item(), *sums.tolist()]
+        return list(map(np.float64, [gradient.item(), *sums.tolist()]))
     return [gradient, *sums.unbind()]
 
 
@@ -298,6 +297,17 @@ def _scalars(numbers: Sequence[Any], like: Tensor) -> Sequence[Any]:
     if like.device.type != "cpu":
         return numbers
     return torch.tensor(numbers, dtype=torch.promote_types(like.dtype, torch.float32)).unbind()
+
+
+def _or_zeros(gradients: list[Tensor | None], places: Sequence[int], like: list[Tensor]) -> list[Tensor]:
+    """The gradients at these places; zeros, which take their place, where there is none."""
+    told = []
+    for place, tensor in zip(places, like, strict=True):
+        gradient = gradients[place]
+        if gradient is None:
+            gradient = gradients[place] = torch.zeros_like(tensor)
+        told.append(gradient)
+    return told
 
 
 def _add_pulls(

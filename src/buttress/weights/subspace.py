@@ -153,6 +153,7 @@ class Subspace:
             place for place, site in enumerate(acted_on) if site.kind != "norm" and site.tensor == "weight"
         )
         self._chunks = chunked(self._corners_CT[0], self._pulled if self.settings.beta else ())
+        self._laters = []
         attach_statistics(model, "at", self.points)
 
     def _movable(self) -> list[Interpolated]:
