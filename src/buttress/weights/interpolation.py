@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -197,9 +197,9 @@ class _Blend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, to_cosine: Tensor | None, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         (sums, *saved), (one, other) = ctx.saved_tensors, ctx.pair
-        factors = None if to_cosine is None or not saved else _factors(to_cosine, sums)
-        scales = _scalars(ctx.coefficients, sums)
-        rest = iter(saved)
+        wanted = _factors(to_cosine, sums) if to_cosine is not None and saved else ()
+        scalars, count = _scalars((*ctx.coefficients, *wanted), sums), len(ctx.coefficients)
+        scales, factors, rest = scalars[:count], scalars[count:], iter(saved)
         to_CT: list[list[Tensor | None]] = [[None] * len(gradients) for _ in ctx.coefficients]
         for chunk in ctx.chunks:
             firsts, seconds = (list(islice(rest, len(chunk.places) * chunk.pulled)) for _ in range(2))
@@ -209,8 +209,11 @@ class _Blend(torch.autograd.Function):
             for to, scaled in zip(to_CT, scaled_C, strict=False):
                 for place, gradient in zip(places, scaled, strict=True):
                     to[place] = gradient
-            if chunk.pulled and factors is not None:
-                pulled = [_or_zeros(to_CT[number], chunk.places, firsts) for number in (one, other)]
+            if chunk.pulled and factors:
+                if len(places) < len(chunk.places):
+                    pulled = [_or_zeros(to_CT[number], chunk.places, firsts) for number in (one, other)]
+                else:
+                    pulled = [scaled_C[one], scaled_C[other]]
                 _add_pulls(factors, firsts, seconds, *pulled)
         return None, None, None, *(gradient for to in to_CT for gradient in to)
 
@@ -243,7 +246,7 @@ class _SquaredCosine(torch.autograd.Function):
         firsts, seconds = both[:count], both[count:]
         told = [[torch.zeros_like(each) for each in corner] for corner in (firsts, seconds)]
         if count:
-            _add_pulls(_factors(gradient, sums), firsts, seconds, *told)
+            _add_pulls(_scalars(_factors(gradient, sums), sums), firsts, seconds, *told)
         return None, *told[0], *told[1]
 
 
@@ -271,22 +274,20 @@ def _cosine(products: Sequence[tuple[Tensor, Tensor, Tensor]], like: Tensor) -> 
     return product.square() / (first * second), sums
 
 
-def _factors(gradient: Tensor, sums: Tensor) -> Sequence[Tensor]:
+def _factors(gradient: Tensor, sums: Tensor) -> tuple[Any, Any, Any]:
     """With p = a.b the gradient of p^2 / (|a|^2 |b|^2) in a is 2 p / (|a|^2 |b|^2) (b - p / |a|^2 a), in b likewise.
 
-    Returns: what b and a are multiplied by, and b in its own.
+    Returns: what b and a are multiplied by, and b in its own: numbers; of an accelerator, which is not waited for,
+        tensors.
     """
-    told, product, first, second = _numbers(gradient, sums)
-    with np.errstate(divide="ignore", invalid="ignore"):  # of a corner of zeros NaN, as of tensors
-        outer = told * 2 * product / (first * second)
-        return _scalars((outer, -outer * product / first, -outer * product / second), sums)
-
-
-def _numbers(gradient: Tensor, sums: Tensor) -> Sequence[Any]:
-    """Four numbers to calculate with; of an accelerator, which is not waited for, tensors."""
+    numbers: Sequence[Any] = [gradient, *sums.unbind()]
     if sums.device.type == "cpu":
-        return list(map(np.float64, [gradient.item(), *sums.tolist()]))
-    return [gradient, *sums.unbind()]
+        numbers = [gradient.item(), *sums.tolist()]
+        if not numbers[2] * numbers[3]:  # of a corner of zeros, as of tensors
+            return math.nan, math.nan, math.nan
+    told, product, first, second = numbers
+    outer = told * 2 * product / (first * second)
+    return outer, -outer * product / first, -outer * product / second
 
 
 def _scalars(numbers: Sequence[Any], like: Tensor) -> Sequence[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -18,6 +18,7 @@ from buttress.errors import ModelError
 SiteKind = Literal["conv", "linear", "norm"]
 SiteTensor = Literal["weight", "bias"]
 TENSORS: tuple[SiteTensor, ...] = get_args(SiteTensor)
+CacheKey = tuple[int, str]
 NOTHING = "has no layer that it could act on"
 
 
@@ -58,13 +59,10 @@ class Site:
         """Register a parametrization after those that are there; the plain parameter lives on as `original`."""
         parametrize.register_parametrization(self.module, self.tensor, parametrization, unsafe=True)
 
-    def give(self, value: Tensor) -> None:
-        """Make `value` what its parametrizations give until `parametrize.cached()` ends; outside of it nothing happens.
-
-        torch has no public way to tell that cache a value that was made together with others.
-        """
-        if parametrize._cache_enabled:
-            parametrize._cache[id(self.module), self.tensor] = value
+    @property
+    def key(self) -> CacheKey:
+        """Under which torch's cache of parametrizations keeps the tensor."""
+        return id(self.module), self.tensor
 
     def bake(self) -> None:
         """Remove all parametrizations of its module and leave their values, as parameters of their own.
@@ -80,6 +78,15 @@ class Site:
         module.__class__ = type(module).__bases__[0]
         for name, value in values.items():
             module.register_parameter(name, nn.Parameter(value))
+
+
+def give(values: Iterable[tuple[CacheKey, Tensor]]) -> None:
+    """Make these what parametrizations give until `parametrize.cached()` ends; outside of it nothing happens.
+
+    torch has no public way to tell that cache values that were made together.
+    """
+    if parametrize._cache_enabled:
+        parametrize._cache.update(values)
 
 
 def sites(model: nn.Module, *kinds: SiteKind, tensors: tuple[str, ...] = ("weight", "bias")) -> list[Site]:

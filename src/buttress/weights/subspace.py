@@ -23,7 +23,7 @@ from buttress.weights.interpolation import (
 )
 from buttress.weights.levels import Level, Point, levelled, move
 from buttress.weights.settings import SubspaceSettings
-from buttress.weights.sites import Site, plain_state, require_plain, sites
+from buttress.weights.sites import CacheKey, Site, give, plain_state, require_plain, sites
 from buttress.weights.statistics import attach_statistics, drop_statistics, is_statistic, keep_statistics
 
 ALONG = (0.5, 0.0, 0.25, 0.75, 1.0)  # stored points of a line or curve
@@ -49,7 +49,10 @@ class Subspace:
         self._corners_CT: list[list[nn.Parameter]] = []  # of every site
         self._pulled = frozenset[int]()  # places of the sites that the regulariser is of
         self._chunks: tuple[Chunk, ...] = ()  # of all places
-        self._laters: list[list[nn.Module]] = []  # of every site the parametrizations that follow the blend
+        self._laters: list[tuple[int, list[nn.Module]]] | None = (
+            None  # places of those that more than the blend follows
+        )
+        self._keys: list[CacheKey] = []  # of every site
         self._point: Point | None = None  # of the whole network in this step
         self._cosine: Tensor | None = None  # of the corners in this pass, where it came with the blends
         self._pair = (0, 1)
@@ -99,12 +102,15 @@ class Subspace:
             return
         coefficients = blend(self.settings.kind, self._point)
         self._cosine, values = blend_together(coefficients, self._corners_CT, self._pair, self._chunks)
-        if not self._laters:
-            self._laters = [list(site.parametrizations)[1:] for site in self._sites]
-        for site, value, laters in zip(self._sites, values, self._laters, strict=True):
-            for later in laters:
-                value = later(value)
-            site.give(value)
+        if self._laters is None:
+            laters = ((place, list(site.parametrizations)[1:]) for place, site in enumerate(self._sites))
+            self._laters = [(place, each) for place, each in laters if each]
+            self._keys = [site.key for site in self._sites]
+        given = list(values)
+        for place, later in self._laters:
+            for parametrization in later:
+                given[place] = parametrization(given[place])
+        give(zip(self._keys, given, strict=True))
 
     def auxiliary_loss(self, model: nn.Module) -> Tensor | None:
         if self.settings.beta == 0:
@@ -153,7 +159,7 @@ class Subspace:
             place for place, site in enumerate(acted_on) if site.kind != "norm" and site.tensor == "weight"
         )
         self._chunks = chunked(self._corners_CT[0], self._pulled if self.settings.beta else ())
-        self._laters = []
+        self._laters = None
         attach_statistics(model, "at", self.points)
 
     def _movable(self) -> list[Interpolated]:
