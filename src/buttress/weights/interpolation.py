@@ -178,7 +178,7 @@ class _Blend(torch.autograd.Function):
         count = len(flat) // len(coefficients)
         corners_CT = [flat[start : start + count] for start in range(0, len(flat), count)]
         blends, saved = list(flat[:count]), list[Tensor]()
-        products: list[tuple[Tensor, Tensor, Tensor]] = []
+        products: list[Sequence[Any]] = []
         for chunk in chunks:
             corners = [[corner[place] for place in chunk.places] for corner in corners_CT]
             for place, value in zip(chunk.places, _sums(coefficients, corners), strict=True):
@@ -190,16 +190,17 @@ class _Blend(torch.autograd.Function):
         cosine, sums = _cosine(products, flat[0])
         ctx.coefficients, ctx.pair, ctx.chunks = coefficients, pair, chunks
         ctx.set_materialize_grads(False)  # an unused layer gets no gradient, and no pull where none is asked for
-        ctx.save_for_backward(sums, *saved)
+        ctx.sums, ctx.pulled = sums, saved  # parameters, which nothing writes to before; to be told so takes longer
         return cosine, *blends
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_cosine: Tensor | None, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        (sums, *saved), (one, other) = ctx.saved_tensors, ctx.pair
-        wanted = _factors(to_cosine, sums) if to_cosine is not None and saved else ()
-        scalars, count = _scalars((*ctx.coefficients, *wanted), sums), len(ctx.coefficients)
-        scales, factors, rest = scalars[:count], scalars[count:], iter(saved)
+        (one, other), rest, count = ctx.pair, iter(ctx.pulled), len(ctx.coefficients)
+        wanted = _factors(to_cosine, ctx.sums) if to_cosine is not None and ctx.pulled else ()
+        like = next((gradient for gradient in (*gradients, to_cosine) if gradient is not None), torch.empty(()))
+        scalars = _scalars((*ctx.coefficients, *wanted), like)
+        scales, factors = scalars[:count], scalars[count:]
         to_CT: list[list[Tensor | None]] = [[None] * len(gradients) for _ in ctx.coefficients]
         for chunk in ctx.chunks:
             firsts, seconds = (list(islice(rest, len(chunk.places) * chunk.pulled)) for _ in range(2))
@@ -234,19 +235,19 @@ class _SquaredCosine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, count: int, *both: Tensor) -> Tensor:
         pairs = zip(both[:count], both[count:], strict=True)
-        cosine, sums = _cosine([_products(a, b) for a, b in pairs], both[0])
-        ctx.save_for_backward(sums, *both)
+        cosine, ctx.sums = _cosine([_products(a, b) for a, b in pairs], both[0])
+        ctx.save_for_backward(*both)
         return cosine
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        sums, *both = ctx.saved_tensors
+        both = list(ctx.saved_tensors)
         count = len(both) // 2
         firsts, seconds = both[:count], both[count:]
         told = [[torch.zeros_like(each) for each in corner] for corner in (firsts, seconds)]
         if count:
-            _add_pulls(_scalars(_factors(gradient, sums), sums), firsts, seconds, *told)
+            _add_pulls(_scalars(_factors(gradient, ctx.sums), gradient), firsts, seconds, *told)
         return None, *told[0], *told[1]
 
 
@@ -259,33 +260,36 @@ def _sums(coefficients: Sequence[float], corners_CT: Sequence[list[Tensor]]) -> 
     return totals
 
 
-def _products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """a.b, |a|^2 and |b|^2."""
+def _products(a: Tensor, b: Tensor) -> Sequence[Any]:
+    """a.b, |a|^2 and |b|^2: numbers; of an accelerator, which is not waited for, tensors."""
     a, b = _flat(a), _flat(b)
-    return torch.dot(a, b), torch.dot(a, a), torch.dot(b, b)
+    products = torch.dot(a, b), torch.dot(a, a), torch.dot(b, b)
+    return [product.item() for product in products] if a.device.type == "cpu" else products
 
 
-def _cosine(products: Sequence[tuple[Tensor, Tensor, Tensor]], like: Tensor) -> tuple[Tensor, Tensor]:
+def _cosine(products: Sequence[Sequence[Any]], like: Tensor) -> tuple[Tensor, Sequence[Any]]:
     """The squared cosine, and the three products summed over the tensors; 0 of no tensors."""
     if not products:
-        return like.new_zeros(()), like.new_zeros(3)
-    sums = torch.stack([one for each in products for one in each]).view(-1, 3).sum(0)
-    product, first, second = sums.unbind()
-    return product.square() / (first * second), sums
+        return like.new_zeros(()), ()
+    if like.device.type == "cpu":
+        product, first, second = (sum(each) for each in zip(*products, strict=True))
+        squares = first * second
+        return like.new_tensor(product * product / squares if squares else math.nan), (product, first, second)
+    product, first, second = torch.stack([one for each in products for one in each]).view(-1, 3).sum(0).unbind()
+    return product.square() / (first * second), (product, first, second)
 
 
-def _factors(gradient: Tensor, sums: Tensor) -> tuple[Any, Any, Any]:
+def _factors(gradient: Tensor, sums: Sequence[Any]) -> tuple[Any, Any, Any]:
     """With p = a.b the gradient of p^2 / (|a|^2 |b|^2) in a is 2 p / (|a|^2 |b|^2) (b - p / |a|^2 a), in b likewise.
 
-    Returns: what b and a are multiplied by, and b in its own: numbers; of an accelerator, which is not waited for,
-        tensors.
+    Returns: what b and a are multiplied by, and b in its own: numbers, or tensors, as the sums are.
     """
-    numbers: Sequence[Any] = [gradient, *sums.unbind()]
-    if sums.device.type == "cpu":
-        numbers = [gradient.item(), *sums.tolist()]
-        if not numbers[2] * numbers[3]:  # of a corner of zeros, as of tensors
+    product, first, second = sums
+    told: Any = gradient
+    if gradient.device.type == "cpu":
+        told = gradient.item()
+        if not first * second:  # of a corner of zeros, as of tensors
             return math.nan, math.nan, math.nan
-    told, product, first, second = numbers
     outer = told * 2 * product / (first * second)
     return outer, -outer * product / first, -outer * product / second
 
