@@ -14,7 +14,7 @@ their smallest and largest (BUTTRESS_DATA):
   classifier on a pooled view with 1 and 2 workers, and mobilenetv3_small_050. Three epochs less one, halved.
 - workers: what two loader workers bring over one, of what two processes bring that share nothing (on the clock).
 
-About 5 minutes where nothing else runs.
+More than 6 minutes on two slow cores: not yet within the 5 that it ought to take.
 """
 
 from __future__ import annotations
