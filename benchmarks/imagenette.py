@@ -47,8 +47,9 @@ ARM_NAMES = {
 INPUT_NAMES = {
     "folder": "the files",
     "packed": "packed files",
-    "apart": "the files, four views per decode",
-    "four": "the same, the four in one batch (given up)",
+    "spaced": "the files, four views per decode",
+    "apart": "the same, in four batches on end (given up)",
+    "four": "the same, in one batch (given up)",
 }
 STUDENT = "timm:mobilenetv3_small_050"
 TEACHER = "tf_efficientnet_lite2"
@@ -70,7 +71,7 @@ class Trial:
     arm: str
     lr: float
     seed: int
-    inputs: str = "folder"  # or packed, or apart (four views per decode, in four batches); four were in one batch
+    inputs: str = "folder"  # or packed, or spaced (four views per decode); apart and four are what was tried before
 
     @property
     def name(self) -> str:
@@ -195,7 +196,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
         seed=trial.seed,
         label_smoothing=smoothing,
         workers=0,
-        engine=EngineSettings(checkpoint_every=10, views_per_decode=4 if trial.inputs == "apart" else 1),
+        engine=EngineSettings(checkpoint_every=10, views_per_decode=4 if trial.inputs == "spaced" else 1),
     )
     data = TrainingData(
         source=source,
@@ -264,7 +265,7 @@ def inputs_finals() -> list[Trial]:
         for cases in (order[:2], order[2:])
         for seed in SEEDS
         for case, arm in cases
-        for inputs in ("packed", "apart")
+        for inputs in ("packed", "spaced")
     ]
 
 

@@ -18,7 +18,8 @@ from safetensors.numpy import load_file
 
 from buttress.cli import main
 from buttress.loading.batches import HardBatches
-from buttress.loading.loader import BatchLoader, Share
+from buttress.loading.loader import BatchLoader
+from buttress.loading.schedule import Share
 from buttress.metrics.score import score
 from buttress.runs import open_run
 from buttress.sources import open_source

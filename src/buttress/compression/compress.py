@@ -15,7 +15,8 @@ from torch import Tensor
 
 from buttress.errors import ModelError
 from buttress.files import read_json, write_json
-from buttress.loading.loader import BatchLoader, Share
+from buttress.loading.loader import BatchLoader
+from buttress.loading.schedule import Share
 from buttress.metrics.cost.counts import state_bytes
 from buttress.metrics.score import Scoring, evaluation_device, score
 from buttress.models.load import LoadedModel, at_size

@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from buttress.errors import ButtressError, SourceError
 from buttress.loading.batches import ArrayBatch, Batches
-from buttress.loading.order import EpochOrder, ListedOrder, Order, chunked_order
+from buttress.loading.schedule import WHOLE, Place, Request, Schedule, Share
 from buttress.loading.targets import Batch, SparseTargets
-from buttress.sources import Chunks, chunks_of
+from buttress.sources import chunks_of
 from buttress.terminal import warn
 
-Request = tuple[range, NDArray[np.int64]]  # epochs, of each of which a batch is made; places in the source
 Fetched = tuple[Batch, tuple[str, ...]]  # a batch, and the ids of the images that are not in it: they do not decode
 
 
@@ -53,79 +51,6 @@ class _Fetch(Dataset[list[Fetched] | ButtressError]):
         return [(batch, arrays.undecodable if number == 0 else ()) for number, batch in enumerate(made)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """Which slice of every global batch is this process's: the `rank`-th of `world` (rank 0..world-1)."""
-
-    rank: int = 0
-    world: int = 1
-
-    def of(self, first: int, stop: int) -> tuple[int, int]:
-        """Its part of the positions `first`..`stop` - 1; the parts are neighbours and differ by one at most."""
-        count = stop - first
-        return first + self.rank * count // self.world, first + (self.rank + 1) * count // self.world
-
-
-WHOLE = Share()
-
-
-class _Requests:
-    """The batches of the current epoch from a step on, as (epochs, indices).
-
-    With n views per decode, n epochs go over the samples together, and n batches on end are of the same samples: the
-    first of them in the view of the first of these epochs, and so on. A request is for all of those that the current
-    epoch has.
-    """
-
-    def __init__(
-        self,
-        usable: NDArray[np.int64],
-        batch: int,
-        seed: int,
-        shuffle: bool,
-        share: Share,
-        chunks: Chunks | None = None,
-        views_per_decode: int = 1,
-    ) -> None:
-        self.usable, self.batch, self.seed, self.shuffle, self.share = usable, batch, seed, shuffle, share
-        self.views = views_per_decode
-        self.epoch, self.first_step = 0, 0
-        self.chunks = None if chunks is None else chunks.chosen(usable)
-
-    @property
-    def steps(self) -> int:
-        whole, left = divmod(len(self.usable), self.batch)
-        return whole + (left > 0) * (not self.shuffle or whole == 0)
-
-    def __len__(self) -> int:
-        first, stop = self._positions
-        return -(-stop // self.views) - first // self.views if stop > first else 0
-
-    def __iter__(self) -> Iterator[Request]:
-        together, (begin, end) = self.epoch // self.views, self._positions
-        count, order = len(self.usable), self._order(together)
-        for group in range(begin // self.views, -(-end // self.views)):
-            first, stop = self.share.of(group * self.batch, min((group + 1) * self.batch, count))
-            indices = self.usable[slice(first, stop) if order is None else order.at(first, stop)]
-            start = group * self.views
-            shown = range(max(begin - start, 0), min(end - start, self.views))
-            yield range(together * self.views + shown.start, together * self.views + shown.stop), indices
-
-    @property
-    def _positions(self) -> tuple[int, int]:
-        """Of the batches that are left of this epoch, among those of the epochs that go over the samples together."""
-        begun = self.epoch % self.views * self.steps
-        return begun + self.first_step, begun + self.steps
-
-    def _order(self, number: int) -> Order | None:
-        """None = as they come."""
-        if not self.shuffle:
-            return None
-        if self.chunks is not None:
-            return ListedOrder(chunked_order(self.seed, number, self.chunks.of, self.chunks.window))
-        return EpochOrder(self.seed, number, len(self.usable))
-
-
 class BatchLoader:
     """An iterable of `Batch` with `set_epoch` and `steps_per_epoch`.
 
@@ -139,8 +64,8 @@ class BatchLoader:
         workers: worker processes; 0 = in this process.
         share: which slice of the global batches is this process's.
         max_bad: largest share, 0..1, of images that may fail to decode; they are left out, named and counted.
-        views_per_decode: views of a sample from one decode of it: so many batches on end show the same samples, each of
-            them once. As many epochs go over the samples once, so that an epoch has the steps that it always has.
+        views_per_decode: views of a sample from one decode of it: each in a batch of another epoch, as far apart as
+            memory allows (`Schedule`). Of a training that ends, those that lie ahead are not shown.
 
     Raises:
         SourceError: more images than `max_bad` cannot be decoded.
@@ -160,11 +85,15 @@ class BatchLoader:
     ) -> None:
         self._max_bad = max_bad
         chunks = chunks_of(batches.source)
-        self._requests = _Requests(batches.usable, batch, seed, shuffle, share, chunks, views_per_decode)
+        self._schedule = Schedule(
+            batches.usable, batch, seed, shuffle, share, chunks, views_per_decode, batches.view_bytes
+        )
+        self._held: dict[Place, Fetched] = {}
+        self._next = -1
         self._bad: set[str] = set()
         self._loader: DataLoader[list[Fetched] | ButtressError] = DataLoader(
             _Fetch(batches),
-            sampler=self._requests,
+            sampler=self._schedule,
             batch_size=None,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -178,28 +107,44 @@ class BatchLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        return self._requests.steps
+        return self._schedule.steps
 
     @property
     def samples(self) -> int:
         """Samples that an epoch draws from."""
-        return len(self._requests.usable)
+        return len(self._schedule.usable)
 
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:
         """Iterate over `epoch` next, from its step `first_step` (0..steps_per_epoch) on."""
-        self._requests.epoch, self._requests.first_step = epoch, first_step
+        self._schedule.epoch, self._schedule.first_step = epoch, first_step
 
     def __len__(self) -> int:
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        for fetched in self._loader:
-            if isinstance(fetched, ButtressError):
-                raise fetched
-            for batch, undecodable in fetched:
-                self._count_bad(undecodable)
-                if batch.ids or self._requests.shuffle:
-                    yield batch
+        times = self._schedule.times
+        if times.start != self._next:
+            self._held.clear()
+        self._schedule.groups_held = frozenset(group for group, _ in self._held)
+        fetched = iter(self._loader)
+        for time in times:
+            place = self._schedule.place(time)
+            if place not in self._held:
+                self._hold(place, next(fetched))
+            batch, undecodable = self._held.pop(place)
+            self._next = time + 1
+            self._count_bad(undecodable)
+            if batch.ids or self._schedule.shuffle:
+                yield batch
+
+    def _hold(self, first: Place, fetched: list[Fetched] | ButtressError) -> None:
+        """Keep the views of a group, from one on; those that are not shown at once in a memory of their own."""
+        if isinstance(fetched, ButtressError):
+            raise fetched
+        (group, first_view), (shown, undecodable) = first, fetched[0]
+        self._held[first] = shown, undecodable
+        for view, (batch, _) in enumerate(fetched[1:], start=first_view + 1):
+            self._held[group, view] = batch.unshared(), ()
 
     def _count_bad(self, ids: tuple[str, ...]) -> None:
         for sample_id in sorted(set(ids) - self._bad):

@@ -10,7 +10,8 @@ import torch
 
 from buttress.errors import SourceError
 from buttress.loading.batches import HardBatches
-from buttress.loading.loader import WHOLE, BatchLoader, Share
+from buttress.loading.loader import BatchLoader
+from buttress.loading.schedule import WHOLE, Share
 from buttress.loading.targets import Batch
 from buttress.metrics.crops import Canvas, ChosenCrops
 from buttress.metrics.evaluate import Evaluation, predictions

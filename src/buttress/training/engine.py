@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from buttress.errors import SettingsError, TrainingError
-from buttress.loading.loader import Share
+from buttress.loading.schedule import Share
 from buttress.loading.targets import Batch
 from buttress.metrics.evaluate import figures_of, predictions
 from buttress.metrics.intervals import Figure

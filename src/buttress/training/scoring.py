@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from buttress.errors import ModelError
-from buttress.loading.loader import WHOLE, Share
+from buttress.loading.schedule import WHOLE, Share
 from buttress.metrics.score import RelabelledBatches, classes_of, evaluation_loader
 from buttress.models.load import LoadedModel
 from buttress.sources import Source

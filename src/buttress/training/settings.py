@@ -102,8 +102,8 @@ class EngineSettings:
         checkpoint_every: epochs between checkpoints; the last epoch always has one.
         checkpoint_minutes: minutes between checkpoints inside an epoch; 0 = after every update.
         trackers: tensorboard, wandb or mlflow; metrics.jsonl is always written.
-        views_per_decode: views of an image from one decode, in so many batches on end; so many epochs are one pass over
-            the images. Faster where decoding is the bottleneck.
+        views_per_decode: views of an image from one decode, shown in so many epochs. Faster where decoding is the
+            bottleneck; takes up to 2 GiB of memory, over all processes.
     """
 
     micro_batch: int | None = None
@@ -172,8 +172,6 @@ class TrainingSettings:
         _require(
             0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be at least 0 and below 1"
         )
-        views = self.engine.views_per_decode
-        _require(not self.epochs % views, "epochs", self.epochs, f"is no multiple of engine.views_per_decode = {views}")
         _require(self.lr is None or 0 < self.lr < math.inf, "lr", self.lr, "must be above 0")
 
     def without_smoothing(self) -> TrainingSettings:

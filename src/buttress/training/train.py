@@ -15,7 +15,8 @@ from torch import nn
 
 from buttress.errors import ButtressError, SettingsError, TrainingError
 from buttress.files import require_own_folder, write_atomic
-from buttress.loading.loader import BatchLoader, Share
+from buttress.loading.loader import BatchLoader
+from buttress.loading.schedule import Share
 from buttress.metrics.score import RelabelledBatches
 from buttress.models.load import LoadedModel, at_size
 from buttress.runs.resolve import resolve_model
