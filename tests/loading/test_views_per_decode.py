@@ -105,7 +105,8 @@ def test_memory_bounds_how_far_apart_they_are():
 def test_what_is_held_is_what_was_allowed(views, samples):
     """Every batch has been asked for before it is due, nothing twice, and no more is held than a line has."""
     schedule = Schedule(np.arange(samples), 8, 3, True, WHOLE, views=views)
-    held, most = set(), 0
+    held: set[tuple[int, int]] = set()
+    most = 0
     for epoch in range(7):
         schedule.epoch, schedule.groups_held = epoch, frozenset(group for group, _ in held)
         asked = iter(schedule)
