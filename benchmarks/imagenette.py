@@ -47,7 +47,8 @@ ARM_NAMES = {
 INPUT_NAMES = {
     "folder": "the files",
     "packed": "packed files",
-    "spaced": "the files, four views per decode",
+    "shuffled": "the files, four views per decode",
+    "spaced": "the same, the same images together each time (given up)",
     "apart": "the same, in four batches on end (given up)",
     "four": "the same, in one batch (given up)",
 }
@@ -71,7 +72,7 @@ class Trial:
     arm: str
     lr: float
     seed: int
-    inputs: str = "folder"  # or packed, or spaced (four views per decode); apart and four are what was tried before
+    inputs: str = "folder"  # or packed, or shuffled (four views per decode); the others were tried before
 
     @property
     def name(self) -> str:
@@ -196,7 +197,7 @@ def train_one(trial: Trial, work: Path) -> dict[str, Any]:
         seed=trial.seed,
         label_smoothing=smoothing,
         workers=0,
-        engine=EngineSettings(checkpoint_every=10, views_per_decode=4 if trial.inputs == "spaced" else 1),
+        engine=EngineSettings(checkpoint_every=10, views_per_decode=4 if trial.inputs == "shuffled" else 1),
     )
     data = TrainingData(
         source=source,
@@ -265,7 +266,7 @@ def inputs_finals() -> list[Trial]:
         for cases in (order[:2], order[2:])
         for seed in SEEDS
         for case, arm in cases
-        for inputs in ("packed", "spaced")
+        for inputs in ("packed", "shuffled")
     ]
 
 

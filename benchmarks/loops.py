@@ -8,22 +8,21 @@ AdamW, one thread for the model.
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import multiprocessing
-import resource
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
 
+from benchmarks.turns import Gate
 from buttress.loading.batches import HardBatches
 from buttress.loading.loader import BatchLoader
 from buttress.sources import open_source
@@ -44,19 +43,6 @@ def pooled_linear(pretrained: bool = False, num_classes: int = 1000, **kwargs: A
     return model  # type: ignore[no-any-return]
 
 
-def cpu_seconds(work: Callable[[], None]) -> float:
-    """Of this process and of the children that have ended by then."""
-
-    def used() -> float:
-        gc.collect()  # ends the workers of loaders that nobody holds
-        spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        return sum(one.ru_utime + one.ru_stime for one in spent)
-
-    before = used()
-    work()
-    return used() - before
-
-
 @dataclass(frozen=True)
 class Asked:
     """A training: photographs in class folders, a model of timm's, images a batch, loader workers."""
@@ -67,7 +53,20 @@ class Asked:
     workers: int
 
 
-def ours(asked: Asked, epochs: int, out: Path) -> None:
+@contextlib.contextmanager
+def told_of_epochs(gate: Gate) -> Iterator[None]:
+    """Trainings by the engine inside call `gate` at the begin of their epochs, and write nothing to the terminal."""
+    plain = BatchLoader.set_epoch
+
+    def told(loader: BatchLoader, epoch: int, first_step: int = 0) -> None:
+        gate()
+        plain(loader, epoch, first_step)
+
+    with mock.patch.object(BatchLoader, "set_epoch", told), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def ours(asked: Asked, epochs: int, out: Path, gate: Gate) -> None:
     """By train_on_source."""
     settings = TrainingSettings(
         epochs=epochs,
@@ -78,12 +77,12 @@ def ours(asked: Asked, epochs: int, out: Path) -> None:
         engine=EngineSettings(checkpoint_every=epochs),
     )
     data = TrainingData(source=open_source(f"folder:{asked.folder}"), policy=POLICY)
-    with contextlib.redirect_stderr(io.StringIO()):
+    with told_of_epochs(gate):
         train_on_source(data, model=f"timm:{asked.model}", out=out, settings=settings, size=SIZE)
 
 
-def timms(asked: Asked, epochs: int, out: Path) -> None:
-    """By timm; nothing is written to `out`."""
+def timms(asked: Asked, epochs: int, gate: Gate) -> None:
+    """By timm."""
     from timm.data.dataset_factory import create_dataset
     from timm.data.loader import create_loader
     from timm.optim._optim_factory import create_optimizer_v2
@@ -110,6 +109,7 @@ def timms(asked: Asked, epochs: int, out: Path) -> None:
     )
     loss_of, update = nn.CrossEntropyLoss(), 0
     for _ in range(epochs):
+        gate()
         losses = AverageMeter()
         for images, labels in loader:
             loss: Tensor = loss_of(network(images.contiguous(memory_format=torch.channels_last)), labels)
@@ -121,35 +121,48 @@ def timms(asked: Asked, epochs: int, out: Path) -> None:
             schedule.step_update(num_updates=update)
 
 
-def epoch_seconds(train: Callable[[Asked, int, Path], None], asked: Asked, work: Path) -> float:
-    """CPU seconds of an epoch: those of three epochs less those of one, halved, so that start and end cancel."""
-    one, three = (
-        cpu_seconds(partial(train, asked, epochs, work.with_name(f"{work.name}-{epochs}"))) for epochs in (1, 3)
-    )
-    return (three - one) / 2
+class Workers:
+    """Seconds on the clock for what loader workers and what other processes do, by turns; all of them are up before.
 
+    Args:
+        folder: photographs in class folders.
+        batch: images a batch.
+        epochs: of the images a turn.
+        rounds: of arithmetic a turn and process.
+    """
 
-def loader_seconds(folder: Path, workers: int, batch: int, epochs: int) -> float:
-    """Seconds on the clock for all batches of some epochs, once the workers are up."""
-    batches = HardBatches(open_source(f"folder:{folder}"), POLICY, seed=0, size=SIZE)
-    loader = BatchLoader(batches, batch=batch, shuffle=True, workers=workers)
-    for _ in loader:
-        pass
-    started = time.perf_counter()
-    for epoch in range(epochs):
-        loader.set_epoch(epoch)
-        for _ in loader:
-            pass
-    return time.perf_counter() - started
+    def __init__(self, folder: Path, batch: int, epochs: int, rounds: int) -> None:
+        batches = HardBatches(open_source(f"folder:{folder}"), POLICY, seed=0, size=SIZE)
+        self._epochs, self._rounds = epochs, rounds
+        self._loaders = {
+            workers: BatchLoader(batches, batch=batch, shuffle=True, workers=workers) for workers in (1, 2)
+        }
+        context = multiprocessing.get_context("spawn")
+        self._pools = {processes: context.Pool(processes) for processes in (1, 2)}
+        self.share()
 
+    def share(self) -> float:
+        """What a second worker brings, of what a second process brings that shares nothing."""
+        one, two = (self._loader_seconds(workers) for workers in (1, 2))
+        alone, together = (self._busy_seconds(processes) for processes in (1, 2))
+        return (one / two) / (2 * alone / together)
 
-def busy_seconds(processes: int, rounds: int) -> float:
-    """Seconds on the clock until so many processes have each done the same work, that shares nothing."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes) as pool:
-        pool.map(_spin, [1] * processes)
+    def end(self) -> None:
+        """The processes of the pools end; those of the loaders do with them."""
+        for pool in self._pools.values():
+            pool.terminate()
+
+    def _loader_seconds(self, workers: int) -> float:
         started = time.perf_counter()
-        pool.map(_spin, [rounds] * processes, chunksize=1)
+        for epoch in range(self._epochs):
+            self._loaders[workers].set_epoch(epoch)
+            for _ in self._loaders[workers]:
+                pass
+        return time.perf_counter() - started
+
+    def _busy_seconds(self, processes: int) -> float:
+        started = time.perf_counter()
+        self._pools[processes].map(_spin, [self._rounds] * processes, chunksize=1)
         return time.perf_counter() - started
 
 

@@ -4,46 +4,41 @@ engine adds to a bare loop of torch on the same batches; and training from files
     python -m benchmarks.training [--json FILE]   # a table of ratios
     python -m benchmarks.training --record        # and a line of docs/results/training.jsonl, docs/engine.md's table
 
-CPU time of an epoch (one thread; worker processes counted), the arms by turns, the median of the paired ratios with
-their smallest and largest (BUTTRESS_DATA):
+CPU time of an epoch (one thread; worker processes counted), an epoch of one training, an epoch of the next, by turns
+(benchmarks/turns.py), the median of the paired ratios with their smallest and largest (BUTTRESS_DATA):
 
 - epoch_ratio, online_ratio, bare_ratio: an epoch from a store over one on hard labels, over one with a live teacher
   (of a quarter of the images, times four), and one on hard labels over the bare loop. CIFAR-100's images, timm's
-  test_resnet at 32 px, teacher EfficientNet-Lite0 at 96 px, batches made in this process. The second and third of four.
+  test_resnet at 32 px, teacher EfficientNet-Lite0 at 96 px, batches made in this process.
 - input_bound, compute_bound: timm's epoch over ours (benchmarks/loops.py), photographs of ImageNet at 224 px; a linear
-  classifier on a pooled view with 1 and 2 workers, and mobilenetv3_small_050. Three epochs less one, halved.
+  classifier on a pooled view with 1 and 2 workers, and mobilenetv3_small_050.
 - workers: what two loader workers bring over one, of what two processes bring that share nothing (on the clock).
-
-More than 6 minutes on two slow cores: not yet within the 5 that it ought to take.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-from unittest import mock
 
 import numpy as np
 
 from benchmarks.ratios import Figure, told
 from benchmarks.trials import data_folder, lines, markdown, put_table
+from benchmarks.turns import Gate, cpu_seconds_by_turns
 from buttress.memory import keep_freed_memory
 
 NAME = "training"
 PAGE = Path(__file__).parents[1] / "docs" / "engine.md"
 MARK = "<!-- made by `python -m benchmarks.training --record` -->"
 STUDENT, SIZE, BATCH, IMAGES, VIEWS = "timm:test_resnet", 32, 128, 2_560, 2
-EPOCHS, LIVE_SHARE = 4, 4
+LIVE_SHARE = 4
 TEACHER, TEACHER_SIZE = "tf_efficientnet_lite0", 96
-REPEATS = 5
+REPEATS = 7
 MUSTS: dict[str, tuple[float, float | None]] = {
     "epoch_ratio": (1.03, 1.0),
     "online_ratio": (0.5, None),
@@ -62,18 +57,13 @@ TOLD = {
     "compute_bound": "timm's loop / ours, mobilenetv3_small_050",
     "workers": "what a second loader worker brings / what a second process brings",
 }
-PHOTO_BATCH = 50
+PHOTO_BATCH, PHOTO_REPEATS = 50, 5
 
 
-def datasets(work: Path) -> dict[str, Any]:
-    """The three kinds of training data over the same images."""
-    from buttress.labelling.label import label_source
-    from buttress.labelling.settings import LabelSettings
+def images_and_teacher() -> tuple[Any, Any]:
+    """The images, and who has seen them."""
     from buttress.sources import Subset, open_source
-    from buttress.store.reader import open_reinforcement
-    from buttress.teachers import EnsembleSpec, TeacherSpec
-    from buttress.training.data import TrainingData
-    from buttress.views.presets import preset
+    from buttress.teachers import TeacherSpec
 
     source = Subset(open_source(f"parquet:{data_folder()}/cifar100/train.parquet"), np.arange(IMAGES))
     weights = data_folder() / "weights" / f"{TEACHER}.fp16.safetensors"
@@ -86,33 +76,37 @@ def datasets(work: Path) -> dict[str, Any]:
         class_map=mapped,
         threads=1,
     )
-    policy = preset("small")
-    label_source(source, spec, policy, LabelSettings(views=VIEWS), work / "store")
-    return {
-        "hard": TrainingData(source=source, policy=policy),
-        "reinforced": TrainingData(source=source, reinforcement=open_reinforcement(work / "store")),
-        "live teacher": TrainingData(
-            source=Subset(source, np.arange(IMAGES // LIVE_SHARE)), policy=policy, teacher=EnsembleSpec.of(spec)
-        ),
-    }
+    return source, spec
 
 
-@contextlib.contextmanager
-def begun_epochs() -> Iterator[list[float]]:
-    """CPU time of this process at the begin of each epoch of a training inside."""
-    from buttress.loading.loader import BatchLoader
+def label(work: Path) -> None:
+    """Make the store."""
+    from buttress.labelling.label import label_source
+    from buttress.labelling.settings import LabelSettings
+    from buttress.views.presets import preset
 
-    plain, found = BatchLoader.set_epoch, list[float]()
-
-    def told(loader: BatchLoader, epoch: int, first_step: int = 0) -> None:
-        found.append(time.process_time())
-        plain(loader, epoch, first_step)
-
-    with mock.patch.object(BatchLoader, "set_epoch", told):
-        yield found
+    source, spec = images_and_teacher()
+    label_source(source, spec, preset("small"), LabelSettings(views=VIEWS), work / "store")
 
 
-def bare(data: Any) -> None:
+def data_of(kind: str, work: Path) -> Any:
+    """The training data of a kind, all over the same images."""
+    from buttress.sources import Subset
+    from buttress.store.reader import open_reinforcement
+    from buttress.teachers import EnsembleSpec
+    from buttress.training.data import TrainingData
+    from buttress.views.presets import preset
+
+    source, spec = images_and_teacher()
+    if kind == "reinforced":
+        return TrainingData(source=source, reinforcement=open_reinforcement(work / "store"))
+    if kind == "live teacher":
+        some = Subset(source, np.arange(IMAGES // LIVE_SHARE))
+        return TrainingData(source=some, policy=preset("small"), teacher=EnsembleSpec.of(spec))
+    return TrainingData(source=source, policy=preset("small"))
+
+
+def bare(epochs: int, work: Path, gate: Gate) -> None:
     """What anybody would write: the same batches, model, optimizer and schedule, nothing else."""
     import torch
 
@@ -123,12 +117,14 @@ def bare(data: Any) -> None:
     from buttress.training.optim import create_optimizer, plain_groups
     from buttress.training.settings import OptimizerSettings, TrainingSettings
 
+    data = data_of("hard", work)
     loaded = at_size(resolve_model(STUDENT, num_classes=len(data.classes)), SIZE)
     model = loaded.module.train().to(memory_format=torch.channels_last)
     loader = BatchLoader(data.batches(SIZE, TrainingSettings()), batch=BATCH, shuffle=True)
     optimizer = create_optimizer(plain_groups(model, 0.05), OptimizerSettings(), 1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * loader.steps_per_epoch)
-    for epoch in range(EPOCHS):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * loader.steps_per_epoch)
+    for epoch in range(epochs):
+        gate()
         loader.set_epoch(epoch)
         for batch in loader:
             assert isinstance(batch.targets, torch.Tensor)
@@ -141,31 +137,25 @@ def bare(data: Any) -> None:
             loss.item()
 
 
-def engine(data: Any, out: Path) -> None:
+def engine(kind: str, epochs: int, work: Path, gate: Gate) -> None:
     """By the library's own loop."""
+    from benchmarks.loops import told_of_epochs
     from buttress.training.settings import EngineSettings, TrainingSettings
     from buttress.training.train import train_on_source
 
-    settings = TrainingSettings(epochs=EPOCHS, batch=BATCH, workers=0, engine=EngineSettings(checkpoint_every=EPOCHS))
-    with contextlib.redirect_stderr(io.StringIO()):
-        train_on_source(data, model=STUDENT, out=out, settings=settings, size=SIZE)
+    settings = TrainingSettings(epochs=epochs, batch=BATCH, workers=0, engine=EngineSettings(checkpoint_every=epochs))
+    with told_of_epochs(gate):
+        train_on_source(data_of(kind, work), model=STUDENT, out=work / kind, settings=settings, size=SIZE)
 
 
-def measure(arms: dict[str, Any], repeats: int, work: Path) -> list[dict[str, float]]:
-    """An epoch of every arm, by turns, from the begin of the second to that of the last: starts and ends cost apart."""
-    rounds = []
-    trainings: dict[str, Callable[[Path], None]] = {name: partial(engine, data) for name, data in arms.items()}
-    trainings["bare loop"] = lambda out: bare(arms["hard"])
-    for number in range(repeats):
-        spent = {}
-        for name, train in trainings.items():
-            with begun_epochs() as begun:
-                train(work / f"{name}-{number}")
-            assert len(begun) == EPOCHS, begun
-            spent[name] = (begun[-1] - begun[1]) / (EPOCHS - 2)
-        spent["live teacher"] *= LIVE_SHARE
-        rounds.append(spent)
-    return rounds
+def measure(rounds: int, work: Path) -> list[dict[str, float]]:
+    """An epoch of every kind, by turns."""
+    epochs = rounds + 2
+    trainings: dict[str, Callable[[Gate], None]] = {"bare loop": partial(bare, epochs, work)}
+    for kind in ("hard", "reinforced", "live teacher"):
+        trainings[kind] = partial(engine, kind, epochs, work)
+    found = cpu_seconds_by_turns(trainings, rounds)
+    return [spent | {"live teacher": spent["live teacher"] * LIVE_SHARE} for spent in found]
 
 
 def ratios_of(rounds: list[dict[str, float]]) -> list[Figure]:
@@ -182,27 +172,28 @@ def _figure(name: str, samples: tuple[float, ...], better: Literal["lower", "hig
     return Figure(f"training.{name}", samples, better, *MUSTS[name])
 
 
-def against_timm(repeats: int, work: Path) -> list[Figure]:
-    """Epochs from files, ours and timm's by turns, and what a second worker brings."""
+def against_timm(rounds: int, work: Path) -> tuple[list[Figure], dict[str, Any]]:
+    """Epochs from files, ours and timm's by turns, and what a second worker brings; and what was measured."""
     from benchmarks import loops
 
-    folder = data_folder() / "photos" / "imagenet1k_sample" / "val"
+    folder, epochs = data_folder() / "photos" / "imagenet1k_sample" / "val", rounds + 2
     arms = {
         "input_bound.1_worker": ("pooled_linear", 1),
         "input_bound.2_workers": ("pooled_linear", 2),
         "compute_bound": ("mobilenetv3_small_050", 0),
     }
-    found: dict[str, list[float]] = {name: [] for name in (*arms, "workers")}
-    for number in range(repeats):
-        for name, (model, workers) in arms.items():
-            asked = loops.Asked(folder, model, batch=PHOTO_BATCH, workers=workers)
-            mine = loops.epoch_seconds(loops.ours, asked, work / f"{name}-{number}")
-            theirs = loops.epoch_seconds(loops.timms, asked, work)
-            found[name].append(theirs / mine)
-        one, two = (loops.loader_seconds(folder, workers, PHOTO_BATCH, 4) for workers in (1, 2))
-        alone, together = (loops.busy_seconds(processes, 20_000) for processes in (1, 2))
-        found["workers"].append((one / two) / (2 * alone / together))
-    return [_figure(name, tuple(samples), "higher") for name, samples in found.items()]
+    trainings: dict[str, Callable[[Gate], None]] = {}
+    for name, (model, workers) in arms.items():
+        asked = loops.Asked(folder, model, batch=PHOTO_BATCH, workers=workers)
+        trainings[f"{name} ours"] = partial(loops.ours, asked, epochs, work / name)
+        trainings[f"{name} timm"] = partial(loops.timms, asked, epochs)
+    spent = cpu_seconds_by_turns(trainings, rounds)
+    pair = loops.Workers(folder, PHOTO_BATCH, epochs=2, rounds=10_000)
+    shares = tuple(pair.share() for _ in range(rounds))
+    pair.end()
+    found = {name: tuple(each[f"{name} timm"] / each[f"{name} ours"] for each in spent) for name in arms}
+    figures = [_figure(name, samples, "higher") for name, samples in (found | {"workers": shares}).items()]
+    return figures, {"photos": spent}
 
 
 def table() -> str:
@@ -232,9 +223,10 @@ def main() -> int:
     torch.set_num_threads(1)
     keep_freed_memory()  # as commands do; of those beside ours too
     with tempfile.TemporaryDirectory() as folder:
-        rounds = measure(datasets(Path(folder)), asked.repeats, Path(folder))
-        figures = ratios_of(rounds) + against_timm(asked.repeats, Path(folder) / "photos")
-    code = told(figures, NAME, to=asked.json, recorded=asked.record, raw={"rounds": rounds})
+        label(Path(folder))
+        rounds = measure(asked.repeats, Path(folder))
+        figures, raw = against_timm(min(asked.repeats, PHOTO_REPEATS), Path(folder) / "photos")
+    code = told(ratios_of(rounds) + figures, NAME, to=asked.json, recorded=asked.record, raw={"rounds": rounds, **raw})
     if asked.record:
         put_table(PAGE, MARK, table())
     return code

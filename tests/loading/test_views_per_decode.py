@@ -13,7 +13,8 @@ from buttress.errors import SettingsError
 from buttress.loading import images
 from buttress.loading.batches import HardBatches
 from buttress.loading.loader import BatchLoader
-from buttress.loading.schedule import WHOLE, Schedule, Share
+from buttress.loading.online import OnlineBatches
+from buttress.loading.schedule import WHOLE, Request, Schedule, Share, apart
 from buttress.loading.targets import Batch, SparseTargets
 from buttress.sources.decode import decode
 from buttress.training.settings import EngineSettings
@@ -32,27 +33,82 @@ def epochs_of(batches, numbers, **options) -> list[Batch]:
 @pytest.mark.parametrize("kind", ["store", "mixed_store"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_they_are_the_views_and_words_of_each_epoch(source, request, kind, workers):
-    """Of every group of samples there is one batch in the view of each of four epochs."""
     reference = reinforced(source, request.getfixturevalue(kind))
     batches = epochs_of(reference, range(8), workers=workers, batch=4)
-    schedule = Schedule(reference.usable, 4, 3, True, WHOLE, views=4)
-    steps = schedule.steps
-    assert steps in (5, 6) and schedule.apart == 1
-    assert [len(set(batch.ids)) for batch in batches] == [4] * 8 * steps, "an epoch has the steps that it always has"
-    shown = defaultdict(list)
+    expected = shown(scheduled(len(reference.usable), 4, range(8), views=4, view_bytes=16 * 16 * 3))
+    assert len(batches) == len(expected) == 8 * (len(reference.usable) // 4), "an epoch has its steps"
     for time, batch in enumerate(batches):
-        group, view = schedule.place(time)
-        epoch = group // steps * 4 + view
-        expected = reference.batch([source.ids.index(name) for name in batch.ids], epoch)
-        np.testing.assert_array_equal(batch.images.permute(0, 2, 3, 1), expected.views_BHWC)
+        places, epochs = zip(*expected[time], strict=True)
+        indices = reference.usable[list(places)]
+        assert batch.ids == tuple(source.ids[index] for index in indices)
+        arrays = reference.batch(indices, np.array(epochs))
+        np.testing.assert_array_equal(batch.images.permute(0, 2, 3, 1), arrays.views_BHWC)
         assert isinstance(batch.targets, SparseTargets)
-        np.testing.assert_array_equal(batch.targets.values, expected.values_BK)
-        shown[group].append((time, view, batch.ids))
-    whole = [views for views in shown.values() if len(views) == 4]
-    assert len(whole) == 2 * steps - 3, "but those that the training begins and ends within"
-    for views in whole:
-        times, numbers, names = zip(*views, strict=True)
-        assert np.diff(times).tolist() == [5] * 3 and numbers == (0, 1, 2, 3) and len(set(names)) == 1
+        np.testing.assert_array_equal(batch.targets.values, arrays.values_BK)
+        np.testing.assert_array_equal(batch.targets.ids, arrays.ids_BK)
+
+
+def scheduled(count, batch, epochs, first_step=0, begun=0, **options) -> list[Request]:
+    """All requests of some epochs, of which the first begins at a step."""
+    schedule = Schedule(np.arange(count), **{"batch": batch, "seed": 3, "shuffle": True, "share": WHOLE, **options})
+    schedule.begun = begun
+    found = []
+    for number, epoch in enumerate(epochs):
+        schedule.epoch, schedule.first_step = epoch, 0 if number else first_step
+        requests = list(schedule)
+        assert len(requests) == sum(schedule.asks(time) for time in schedule.times)
+        found += requests
+    return found
+
+
+def shown(requests) -> dict[int, list[tuple[int, int]]]:
+    """(sample, epoch whose view it has) in the order of slots, by batch; of those that the requests fill."""
+    rows = defaultdict(list)
+    for asked in requests:
+        for sample, epoch, time, slot in zip(*(part.tolist() for part in fields_of(asked)), strict=True):
+            rows[time].append((slot, sample, epoch))
+    last = max(int(asked.time_M.min()) for asked in requests)
+    return {time: [row[1:] for row in sorted(rows[time])] for time in sorted(rows) if time <= last + 3}
+
+
+def fields_of(asked):
+    return asked.index_M, asked.epoch_M, asked.time_M, asked.slot_M
+
+
+@pytest.mark.parametrize("views", [1, 2, 3, 4])
+@pytest.mark.parametrize(("count", "batch"), [(5, 8), (8, 8), (50, 8), (400, 8)])
+def test_every_view_of_a_sample_is_shown_once(views, count, batch):
+    """Each batch is whole, of one view, and asked for before it is due; the views of a pass come in their order."""
+    epochs, steps, width = 12, max(count // batch, 1), min(count, batch)
+    requests = scheduled(count, batch, range(epochs), views=views)
+    filled: dict[int, set[int]] = defaultdict(set)
+    times: dict[tuple[int, int], list[int]] = defaultdict(list)
+    seen = set()
+    for asked in requests:
+        assert len(asked.index_M) and np.array_equal(np.unique(asked.time_M)[:1], asked.time_M[:1])
+        for sample, epoch, time, slot in zip(*(part.tolist() for part in fields_of(asked)), strict=True):
+            assert (sample, epoch) not in seen and slot not in filled[time] and epoch % views == time % views
+            seen.add((sample, epoch))
+            filled[time].add(slot)
+            times[sample, epoch // views].append(time)
+    assert all(len(filled[time]) == width for time in range(epochs * steps))
+    assert all(np.all(np.diff(each) > 0) for each in times.values())
+    if views == 1:
+        assert set(filled) == set(range(epochs * steps))
+
+
+def test_an_epoch_lies_between_two_views_where_memory_holds_them():
+    """On the average, and never the same samples together."""
+    times: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
+    for asked in scheduled(6_400, 64, range(16), views=4):
+        for sample, epoch, time, _ in zip(*(part.tolist() for part in fields_of(asked)), strict=True):
+            times[sample, epoch // 4][epoch % 4] = time
+    whole = [views for views in times.values() if len(views) == 4]
+    waits = np.array([np.diff([views[number] for number in range(4)]) for views in whole])
+    np.testing.assert_allclose(waits.mean(axis=0), 100, rtol=0.1)
+    assert waits.min() >= 1 and waits.max() <= 200 and waits[:, 0].min() >= 50
+    together = Counter(tuple(views[number] for number in (1, 2)) for views in whole)
+    assert max(together.values()) < 10, "64 in groups that stay as they are"
 
 
 def test_each_sample_comes_as_often_as_there_are_epochs(source):
@@ -88,39 +144,25 @@ def test_an_image_is_decoded_once(source, tmp_path, monkeypatch, workers):
     assert len(shown) == 60 and len(told.read_text()) == 4 * 30
 
 
-def test_memory_bounds_how_far_apart_they_are():
-    def apart(**options):
-        return Schedule(
-            np.arange(100_000), **{"batch": 100, "seed": 0, "shuffle": True, "share": WHOLE, **options}
-        ).apart
-
-    assert apart(views=4, view_bytes=3 * 224 * 224) == (2 << 30) // (100 * 3 * 224 * 224 * 6) == 23
-    assert apart(views=2, view_bytes=3 * 224 * 224) == 142
-    assert apart(views=4, view_bytes=3 * 32 * 32) == 250, "every epoch is of as many samples as there are"
-    assert apart(views=4, view_bytes=1 << 30) == 1 and apart(views=1) == 0
+def test_memory_bounds_how_far_apart_they_are(source):
+    photo, mebi = 3 * 224 * 224, 1 << 20
+    assert apart(1_000, 4, 100 * photo) == (2 << 30) // (100 * photo * 15 // 2) == 19
+    assert apart(1_000, 2, 100 * photo) == 95
+    assert apart(1_000, 4, 100 * 3 * 32 * 32) == 250, "a sample's views are an epoch apart"
+    assert apart(1_000, 4, 4096 * mebi) == 1 and apart(1_000, 1, mebi) == 0
 
 
-@pytest.mark.parametrize("views", [1, 2, 3, 5])
-@pytest.mark.parametrize("samples", [5, 8, 24, 100])
-def test_what_is_held_is_what_was_allowed(views, samples):
-    """Every batch has been asked for before it is due, nothing twice, and no more is held than a line has."""
-    schedule = Schedule(np.arange(samples), 8, 3, True, WHOLE, views=views)
-    held: set[tuple[int, int]] = set()
+def test_no_more_is_held_than_was_reckoned_with(source):
+    batches = HardBatches(source, preset("crop"), seed=0, size=16)
+    loader = BatchLoader(batches, batch=2, seed=3, shuffle=True, views_per_decode=3)
     most = 0
-    for epoch in range(7):
-        schedule.epoch, schedule.groups_held = epoch, frozenset(group for group, _ in held)
-        asked = iter(schedule)
-        for time in schedule.times:
-            group, view = schedule.place(time)
-            if (group, view) not in held:
-                epochs, _ = next(asked)
-                of_group = {(group, epoch % views) for epoch in epochs}
-                assert not of_group & held and {epoch // views for epoch in epochs} == {group // schedule.steps}
-                held |= of_group
-            held.remove((group, view))
-            most = max(most, len(held))
-        assert next(asked, None) is None
-    assert most <= schedule.apart * views * (views - 1) // 2 + views
+    for epoch in range(6):
+        loader.set_epoch(epoch)
+        for _ in loader:
+            most = max(most, loader._line.bytes_held)
+    assert batches.view_bytes == 16 * 16 * 3 and apart(12, 3, 1) == 4
+    # And a group in two views: it is there before the first of those that wait has gone.
+    assert 0.5 < most / (2 * batches.view_bytes * (4 * 4 + 2)) <= 1
 
 
 def test_resumed_anywhere_and_shared_by_processes_it_is_the_same(source, store):
@@ -159,12 +201,21 @@ def test_left_in_the_middle_it_goes_on_or_begins_anew(source, store, workers):
 def test_what_is_held_is_not_in_shared_memory(source, store):
     """Of which there is little, and every tensor there is an open file."""
     loader = BatchLoader(reinforced(source, store), batch=4, shuffle=True, views_per_decode=4, workers=1)
-    next(iter(loader))
-    assert len(loader._held) == 3
-    for batch, _ in loader._held.values():
-        assert isinstance(batch.targets, SparseTargets)
-        assert not any(tensor.is_shared() for tensor in (batch.images, batch.targets.values, batch.targets.ids))
-        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    first = next(iter(loader))
+    assert first.images.is_contiguous(memory_format=torch.channels_last) and not first.images.is_shared()
+    held = [arrays for rows in loader._line._due.values() for _, arrays, _ in rows]
+    assert held and all(arrays.views_BHWC.base is None for arrays in held)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_mixed_views_and_those_of_a_live_teacher(source, workers):
+    mixing = HardBatches(source, preset("mix+randaug"), seed=3, size=16)
+    kinds = {type(batch.targets) for batch in epochs_of(mixing, range(4), batch=3, workers=workers)}
+    assert SparseTargets in kinds
+    online = OnlineBatches(source, preset("crop"), seed=0, size=16, teacher_sizes=(24,))
+    for batch in epochs_of(online, range(2), batch=4, workers=workers):
+        assert batch.teacher_views is not None and batch.teacher_views[24].shape == (4, 24, 24, 3)
+        assert batch.images.shape == (4, 3, 16, 16)
 
 
 def test_one_is_what_it_was(source, store):

@@ -5,9 +5,11 @@ Shapes: N samples, B batch, H W pixels, K stored classes per view, C classes, V 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from operator import attrgetter
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,7 @@ class ArrayBatch:
 
     Args:
         views_BHWC: uint8.
-        index_B: positions in the source. epoch_B: whose view of each it is.
+        index_B: positions in the source. place_B: among the samples that were asked for.
         labels_B: hard labels of the own images, -1 = none.
         partner_labels_B: hard labels of the images that they are mixed with, -1 = none or not mixed.
         own_share_B: share of the view, 0..1, that is the own image's; 1 = not mixed.
@@ -47,7 +49,7 @@ class ArrayBatch:
 
     views_BHWC: NDArray[np.uint8]
     index_B: NDArray[np.int64]
-    epoch_B: NDArray[np.int64]
+    place_B: NDArray[np.int64]
     labels_B: NDArray[np.int32]
     partner_labels_B: NDArray[np.int32]
     own_share_B: NDArray[np.float32]
@@ -58,12 +60,26 @@ class ArrayBatch:
     truth_B: NDArray[np.float32] | None = None
     teacher_views: Mapping[int, NDArray[np.uint8]] | None = None
 
-    def of_epoch(self, epoch: int) -> ArrayBatch:
-        """The views of one epoch alone, in a memory of their own; it tells of no undecodable images."""
-        asked = self.epoch_B == epoch
-        arrays = {name: value[asked] for name in _BY_SAMPLE if (value := getattr(self, name)) is not None}
-        sides = {side: views[asked] for side, views in (self.teacher_views or {}).items()}
-        return replace(self, **arrays, undecodable=(), teacher_views=sides or None)
+    def take(self, rows_R: NDArray[np.int64]) -> ArrayBatch:
+        """Some of the samples, in a memory of their own; it tells of no undecodable images."""
+        return ArrayBatch.of_rows([(self, row) for row in rows_R.tolist()], self)
+
+    @staticmethod
+    def of_rows(rows: Sequence[tuple[ArrayBatch, int]], like: ArrayBatch) -> ArrayBatch:
+        """Samples of several batches, in a memory of their own; it tells of no undecodable images.
+
+        Args:
+            rows: batches, and which of their samples.
+            like: any batch of that kind, where there is no row.
+        """
+
+        def joined(of: Callable[[ArrayBatch], Any]) -> Any:
+            """One of the arrays."""
+            return np.stack([of(batch)[row] for batch, row in rows]) if rows else of(like)[:0].copy()
+
+        arrays = {name: joined(attrgetter(name)) for name in _BY_SAMPLE if getattr(like, name) is not None}
+        sides = {side: joined(partial(_teacher_view, side)) for side in like.teacher_views or ()}
+        return replace(like, **arrays, undecodable=(), teacher_views=sides or None)
 
     def label_masses(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
         """Masses `[B, 2]`, classes and rest of the hard labels: the own share on the own, the others on the partner's.
@@ -80,8 +96,13 @@ class ArrayBatch:
         return values_B2.astype(np.float32), np.maximum(ids_B2, 0), np.zeros(len(known_B), np.float32)
 
 
+def _teacher_view(side: int, arrays: ArrayBatch) -> NDArray[np.uint8]:
+    assert arrays.teacher_views is not None
+    return arrays.teacher_views[side]
+
+
 _BY_SAMPLE = (
-    *("views_BHWC", "index_B", "epoch_B", "labels_B", "partner_labels_B", "own_share_B"),
+    *("views_BHWC", "index_B", "place_B", "labels_B", "partner_labels_B", "own_share_B"),
     *("values_BK", "ids_BK", "rest_B", "truth_B"),
 )
 
@@ -139,7 +160,7 @@ class FreshBatches:
         return ArrayBatch(
             drawn.views_BHWC,
             index_B,
-            epoch_B[drawn.kept],
+            drawn.kept,
             *drawn.labels(index_B, np.asarray(self.source.labels, np.int32)),
             undecodable=drawn.bad,
             teacher_views={side: drawn.sides[side] for side in self._teacher_sizes} or None,
@@ -226,11 +247,11 @@ class ReinforcedBatches:
         views_B = self._stored_views(index_B, epoch_B)
         soft_B = views_B >= 0
         drawn = self._images.render(index_B, np.where(soft_B, views_B, self.reinforcement.views + epoch_B), soft_B)
-        index_B, views_B, epoch_B = index_B[drawn.kept], views_B[drawn.kept], epoch_B[drawn.kept]
+        index_B, views_B = index_B[drawn.kept], views_B[drawn.kept]
         truth_B = self._truth(index_B, views_B, drawn) if self.truth else None
         labels = drawn.labels(index_B, self.labels_N)
         targets = self._targets(index_B, views_B)
-        return ArrayBatch(drawn.views_BHWC, index_B, epoch_B, *labels, *targets, drawn.bad, truth_B)
+        return ArrayBatch(drawn.views_BHWC, index_B, drawn.kept, *labels, *targets, drawn.bad, truth_B)
 
     def _stored_views(self, index_B: NDArray[np.int64], epoch_B: NDArray[np.int64]) -> NDArray[np.int64]:
         """Number of the stored view of every sample; -1 = one that was not stored, with the hard label."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -19,36 +20,50 @@ from torch.utils.data import DataLoader, Dataset
 
 from buttress.errors import ButtressError, SourceError
 from buttress.loading.batches import ArrayBatch, Batches
-from buttress.loading.schedule import WHOLE, Place, Request, Schedule, Share
+from buttress.loading.line import DelayLine
+from buttress.loading.schedule import WHOLE, Request, Schedule, Share
 from buttress.loading.targets import Batch, SparseTargets
 from buttress.sources import chunks_of
 from buttress.terminal import warn
 
-Fetched = tuple[Batch, tuple[str, ...]]  # a batch, and the ids of the images that are not in it: they do not decode
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Samples of a request on their way from the process that made them; arrays as tensors, which need no pipe."""
+
+    arrays: dict[str, Any]
+    request: Request
+
+    @staticmethod
+    def of(arrays: ArrayBatch, request: Request) -> _Made:
+        return _Made({each.name: _tensors(getattr(arrays, each.name)) for each in fields(arrays)}, request)
+
+    def back(self) -> ArrayBatch:
+        return ArrayBatch(**{name: _arrays(value) for name, value in self.arrays.items()})
 
 
-class _Fetch(Dataset[list[Fetched] | ButtressError]):
-    """Turns (epochs, indices) into a batch of each epoch; this is what the worker processes run.
+Whole = tuple[Batch, tuple[str, ...]]  # a batch, and the ids of the images that are not in it: they do not decode
+Fetched = Whole | _Made | ButtressError
+
+
+class _Fetch(Dataset[Fetched]):
+    """Makes what is asked for; this is what the worker processes run.
+
+    A batch where the samples are all of one, and of several views per decode the samples as they are.
 
     The user's mistakes come back as values: raised in a worker, torch would wrap them in the text of a traceback.
     Tensors are made here and not by the reader: they cross to it through shared memory, arrays through a pipe.
     """
 
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
+    def __init__(self, batches: Batches, *, whole: bool) -> None:
+        self.batches, self.whole = batches, whole
 
-    def __getitem__(self, request: Request) -> list[Fetched] | ButtressError:
-        epochs, indices = request
+    def __getitem__(self, request: Request) -> Fetched:
         try:
-            if len(epochs) == 1:
-                arrays = self.batches.batch(indices, epochs[0])
-                return [(_to_torch(arrays, self.batches), arrays.undecodable)]
-            # Every sample in all epochs before the next one, so that it is decoded once.
-            arrays = self.batches.batch(np.repeat(indices, len(epochs)), np.tile(np.array(epochs), len(indices)))
+            arrays = self.batches.batch(request.index_M, request.epoch_M)
         except ButtressError as failure:
             return failure
-        made = [_to_torch(arrays.of_epoch(epoch), self.batches) for epoch in epochs]
-        return [(batch, arrays.undecodable if number == 0 else ()) for number, batch in enumerate(made)]
+        return (_to_torch(arrays, self.batches), arrays.undecodable) if self.whole else _Made.of(arrays, request)
 
 
 class BatchLoader:
@@ -64,8 +79,8 @@ class BatchLoader:
         workers: worker processes; 0 = in this process.
         share: which slice of the global batches is this process's.
         max_bad: largest share, 0..1, of images that may fail to decode; they are left out, named and counted.
-        views_per_decode: views of a sample from one decode of it: each in a batch of another epoch, as far apart as
-            memory allows (`Schedule`). Of a training that ends, those that lie ahead are not shown.
+        views_per_decode: views of a sample from one decode of it, in batches as far apart as memory allows
+            (`Schedule`). At the end of a training some of them have not been shown.
 
     Raises:
         SourceError: more images than `max_bad` cannot be decoded.
@@ -83,16 +98,15 @@ class BatchLoader:
         max_bad: float = 0.001,
         views_per_decode: int = 1,
     ) -> None:
-        self._max_bad = max_bad
+        self._batches, self._max_bad = batches, max_bad
         chunks = chunks_of(batches.source)
         self._schedule = Schedule(
             batches.usable, batch, seed, shuffle, share, chunks, views_per_decode, batches.view_bytes
         )
-        self._held: dict[Place, Fetched] = {}
-        self._next = -1
+        self._line, self._next = DelayLine(), -1
         self._bad: set[str] = set()
-        self._loader: DataLoader[list[Fetched] | ButtressError] = DataLoader(
-            _Fetch(batches),
+        self._loader: DataLoader[Fetched] = DataLoader(
+            _Fetch(batches, whole=views_per_decode == 1),
             sampler=self._schedule,
             batch_size=None,
             num_workers=workers,
@@ -122,29 +136,41 @@ class BatchLoader:
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        times = self._schedule.times
-        if times.start != self._next:
-            self._held.clear()
-        self._schedule.groups_held = frozenset(group for group, _ in self._held)
-        fetched = iter(self._loader)
-        for time in times:
-            place = self._schedule.place(time)
-            if place not in self._held:
-                self._hold(place, next(fetched))
-            batch, undecodable = self._held.pop(place)
-            self._next = time + 1
-            self._count_bad(undecodable)
+        for batch in self._whole() if self._schedule.views == 1 else self._delayed():
             if batch.ids or self._schedule.shuffle:
                 yield batch
 
-    def _hold(self, first: Place, fetched: list[Fetched] | ButtressError) -> None:
-        """Keep the views of a group, from one on; those that are not shown at once in a memory of their own."""
-        if isinstance(fetched, ButtressError):
-            raise fetched
-        (group, first_view), (shown, undecodable) = first, fetched[0]
-        self._held[first] = shown, undecodable
-        for view, (batch, _) in enumerate(fetched[1:], start=first_view + 1):
-            self._held[group, view] = batch.unshared(), ()
+    def _whole(self) -> Iterator[Batch]:
+        for fetched in self._loader:
+            if isinstance(fetched, ButtressError):
+                raise fetched
+            assert not isinstance(fetched, _Made)
+            batch, undecodable = fetched
+            self._count_bad(undecodable)
+            yield batch
+
+    def _delayed(self) -> Iterator[Batch]:
+        """Batches of samples that were made now and before, if need be in an epoch before."""
+        times = self._schedule.times
+        if times.start != self._next:
+            self._line.clear()
+            self._schedule.begun = times.start
+        fetched = iter(self._loader)
+        for time in times:
+            if self._schedule.asks(time):
+                self._hold(next(fetched))
+            batch = _to_torch(self._line.batch(time), self._batches)
+            self._next = time + 1
+            yield batch.pin_memory() if self._loader.pin_memory else batch
+
+    def _hold(self, made: Fetched) -> None:
+        if isinstance(made, ButtressError):
+            raise made
+        assert isinstance(made, _Made)
+        arrays, request = made.back(), made.request
+        self._count_bad(arrays.undecodable)
+        kept, view_M = arrays.place_B, request.epoch_M % self._schedule.views
+        self._line.put(arrays, request.time_M[kept], request.slot_M[kept], view_M[kept])
 
     def _count_bad(self, ids: tuple[str, ...]) -> None:
         for sample_id in sorted(set(ids) - self._bad):
@@ -155,6 +181,20 @@ class BatchLoader:
                 f"{len(self._bad)} of {self.samples:,} images cannot be decoded, more than {self._max_bad:.2%} "
                 f"(e.g. {min(self._bad)}); repair or remove them, or raise --max-bad"
             )
+
+
+def _tensors(value: Any) -> Any:
+    """Arrays as tensors, those of a mapping too."""
+    if isinstance(value, Mapping):
+        return {key: _tensors(each) for key, each in value.items()}
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _arrays(value: Any) -> Any:
+    """And back, on the same memory."""
+    if isinstance(value, Mapping):
+        return {key: _arrays(each) for key, each in value.items()}
+    return value.numpy() if isinstance(value, Tensor) else value
 
 
 def _to_torch(arrays: ArrayBatch, batches: Batches) -> Batch:

@@ -17,6 +17,7 @@ ORDER_SLOT = 1  # slots below 256 belong to no op of a policy
 VIEW_SLOT = 2
 CHUNK_SLOT = 3
 KEY_SLOT = 4
+DELAY_SLOT = 5
 _DOMAIN = 0x6F726465722E7631  # stands where a view's key has the sample's id hash
 
 SORTED = 1 << 16  # up to so many samples are sorted by raw words, half a megabyte; more go through a bijection
@@ -24,10 +25,10 @@ _ROUNDS = 8
 
 
 class Order(Protocol):
-    """The order of an epoch, any stretch of it at a time."""
+    """The order of an epoch, any part of it at a time."""
 
     def __len__(self) -> int: ...
-    def at(self, first: int, stop: int) -> NDArray[np.int64]: ...
+    def take(self, positions_P: NDArray[np.int64]) -> NDArray[np.int64]: ...
 
 
 class EpochOrder:
@@ -51,9 +52,13 @@ class EpochOrder:
 
     def at(self, first: int, stop: int) -> NDArray[np.int64]:
         """The samples, 0..N-1, at positions `first`..`stop` - 1 (at most N), `[stop - first]`."""
+        return self.take(np.arange(first, min(stop, self.count)))
+
+    def take(self, positions_P: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples, 0..N-1, at positions 0..N-1, `[P]`."""
         if self._sorted is not None:
-            return self._sorted[first:stop]
-        return self._shuffled(np.arange(first, min(stop, self.count), dtype=np.uint64)).astype(np.int64)
+            return self._sorted[positions_P]
+        return self._shuffled(positions_P.astype(np.uint64)).astype(np.int64)
 
 
 class Bijection:
@@ -106,9 +111,9 @@ class ListedOrder:
     def __len__(self) -> int:
         return len(self.places)
 
-    def at(self, first: int, stop: int) -> NDArray[np.int64]:
-        """The samples at positions `first`..`stop` - 1."""
-        return self.places[first:stop]
+    def take(self, positions_P: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples at these positions."""
+        return self.places[positions_P]
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
@@ -141,3 +146,15 @@ def view_of_epoch(seed: int, epoch: int, views: int) -> int:
     """The view number, 0..views-1, that every sample takes in `epoch`; each once in any round of `views`."""
     order = np.argsort(words(seed, epoch // views, _DOMAIN, VIEW_SLOT, views), kind="stable")
     return int(order[epoch % views])
+
+
+def delays(seed: int, views: int, batch: int, apart: int) -> NDArray[np.int64]:
+    """After how many groups a sample comes again, `[views, batch]`, by the view and by the slot of a batch that it has.
+
+    View 0 at once; view v after v * `apart`, give or take half of that as drawn for every slot: never before the view
+    that goes before it.
+    """
+    drawn_VB = [words(seed, view, _DOMAIN, DELAY_SLOT, batch) % np.uint64(max(apart, 1)) for view in range(views)]
+    delay_VB = np.arange(views)[:, None] * apart - apart // 2 + np.array(drawn_VB).astype(np.int64)
+    delay_VB[0] = 0
+    return delay_VB

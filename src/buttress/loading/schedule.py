@@ -1,6 +1,6 @@
 """Which samples the batches of a training are of, in which view, in which order. No torch.
 
-Shapes: N samples.
+Shapes: N samples, V views of a decode, B samples of a batch over all processes, M samples in views that are asked for.
 """
 
 from __future__ import annotations
@@ -11,13 +11,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.loading.order import EpochOrder, ListedOrder, Order, chunked_order
+from buttress.loading.order import EpochOrder, ListedOrder, Order, chunked_order, delays
 from buttress.sources import Chunks
 
 MOST_HELD = 2 << 30  # bytes, over all processes: a number of the product and no setting, as the order hangs on it
 
-Request = tuple[range, NDArray[np.int64]]  # epochs, of each of which a batch is made; places in the source
-Place = tuple[int, int]  # a group of samples, counted over the training, and which of its views
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Samples that have to be made. Views of one sample stand beside one another.
+
+    Args:
+        index_M: places in the source. epoch_M: whose view of each.
+        time_M: of which batch it is, counted over the training. slot_M: its place there.
+    """
+
+    index_M: NDArray[np.int64]
+    epoch_M: NDArray[np.int64]
+    time_M: NDArray[np.int64]
+    slot_M: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,35 +39,39 @@ class Share:
     rank: int = 0
     world: int = 1
 
-    def of(self, first: int, stop: int) -> tuple[int, int]:
-        """Its part of the positions `first`..`stop` - 1; the parts are neighbours and differ by one at most."""
-        count = stop - first
-        return first + self.rank * count // self.world, first + (self.rank + 1) * count // self.world
+    def of(self, count: int) -> NDArray[np.int64]:
+        """Its part of 0..`count` - 1; the parts are neighbours and differ by one at most."""
+        return np.arange(self.rank * count // self.world, (self.rank + 1) * count // self.world)
 
 
 WHOLE = Share()
 
 
 class Schedule:
-    """The batches of the current epoch from a step on, and what has to be decoded for them.
+    """The batches of the current epoch from a step on, and what has to be made for them.
 
-    A group is the samples of a batch, in the order of a pass over all of them; the groups of all passes are counted on.
-    With n views per decode a pass is for n epochs, and a group has a batch in the view of each of them. These lie
-    `apart` groups from one another, as in a delay line: of n batches on end one is of a new group, one of the group
-    `apart` earlier, and so on, so that samples are asked for at an even pace. Where all views of a pass can be held,
-    every epoch shows as many samples as there are, a part of them from the pass before; else as many as memory allows
-    lie between two views of one. The line is full from the first step on: it begins with later views of the first
-    groups.
+    A group is the samples of B places on end, in the order of a pass over all of them; the groups of all passes are
+    counted on. With one view per decode, an epoch is a pass and a batch a group.
+
+    With V views per decode a pass is for V epochs. Of V batches on end the first is of new samples, the others are of
+    samples that were decoded before: each slot of a batch is a delay line, from which a sample comes again in its next
+    view after about `apart` times V batches. How long exactly differs from slot to slot, so that the samples of a group
+    part company. New samples are asked for at an even pace. Where memory holds all views of a pass, the views of a
+    sample are an epoch apart, as they would be with one per decode; else as far as it allows. The lines are full from
+    the first step on: a training begins with later views of the first groups.
 
     Args:
         usable: the samples.
-        batch: samples a group, over all processes.
+        batch: B.
         seed: of the order.
         shuffle: false = as they come.
-        share: which slice of every group is this process's.
+        share: which slice of every batch is this process's.
         chunks: of the source; where it has some they are shuffled, then the samples near one another.
-        views: n.
+        views: V.
         view_bytes: of a sample that is held, each view.
+
+    Attributes:
+        begun: since which batch, counted over the training, made samples are held; what was made before it is gone.
     """
 
     def __init__(
@@ -72,10 +88,9 @@ class Schedule:
         self.usable, self.batch, self.seed, self.shuffle, self.share = usable, batch, seed, shuffle, share
         self.chunks = None if chunks is None else chunks.chosen(usable)
         self.views = views
-        held_of_one_apart = batch * view_bytes * views * (views - 1) // 2
-        self.apart = min(self.steps // views, max(MOST_HELD // held_of_one_apart, 1)) if views > 1 else 0
-        self.epoch, self.first_step = 0, 0
-        self.groups_held: frozenset[int] = frozenset()
+        self.apart = apart(self.steps, views, batch * view_bytes)
+        self._delay_VB = delays(seed, views, batch, self.apart)
+        self.epoch, self.first_step, self.begun = 0, 0, 0
 
     @property
     def steps(self) -> int:
@@ -88,26 +103,53 @@ class Schedule:
         """The batches that are left of the epoch, counted over the training."""
         return range(self.epoch * self.steps + self.first_step, (self.epoch + 1) * self.steps)
 
-    def place(self, time: int) -> Place:
-        """What the batch is of."""
-        turn, view = divmod(time, self.views)
-        return turn + (self.views - 1 - view) * self.apart, view
+    def asks(self, time: int) -> bool:
+        """Whether there is a request for this batch: not where all of its samples have been made for one before."""
+        return bool(self._new(time).any())
 
     def __iter__(self) -> Iterator[Request]:
-        """What has to be made for these batches: each group once, with those of its views that are yet to be shown."""
-        asked, orders = set(self.groups_held), dict[int, Order | None]()
+        """What has to be made for these batches, in their order: of each sample the views that are yet to be shown."""
+        orders = dict[int, Order | None]()
         for time in self.times:
-            group, view = self.place(time)
-            if group in asked:
+            if not self.asks(time):
                 continue
-            asked.add(group)
-            number, position = divmod(group, self.steps)
-            if number not in orders:
-                orders[number] = self._order(number)
-            order = orders[number]
-            first, stop = self.share.of(position * self.batch, min((position + 1) * self.batch, len(self.usable)))
-            indices = self.usable[slice(first, stop) if order is None else order.at(first, stop)]
-            yield range(number * self.views + view, (number + 1) * self.views), indices
+            turn, view = divmod(time, self.views)
+            later = np.arange(view, self.views)
+            slots = self._slots(time)
+            slots = slots[self._new(time)[slots]]
+            number_B, place_B = np.divmod(turn + self._longest - self._delay_VB[view, slots], self.steps)
+            index_B = np.empty(len(slots), np.int64)
+            for number in np.unique(number_B).tolist():
+                if number not in orders:
+                    orders[number] = self._order(number)
+                order, those = orders[number], number_B == number
+                positions = place_B[those] * self.batch + slots[those]
+                index_B[those] = self.usable[positions if order is None else order.take(positions)]
+            waits_BV = self.views * (self._delay_VB[later] - self._delay_VB[view])[:, slots].T
+            yield Request(
+                np.repeat(index_B, len(later)),
+                (number_B[:, None] * self.views + later).ravel(),
+                (time + waits_BV + later - view).ravel(),
+                np.repeat(slots, len(later)),
+            )
+
+    @property
+    def _longest(self) -> int:
+        return int(self._delay_VB.max())
+
+    def _slots(self, time: int) -> NDArray[np.int64]:
+        """This process's: the last batch of an evaluation has fewer, and so has that of fewer samples than a batch."""
+        position = time // self.views % self.steps
+        return self.share.of(min(self.batch, len(self.usable) - position * self.batch))
+
+    def _new(self, time: int) -> NDArray[np.bool_]:
+        """Which slots have samples that were not made before: in their first view, or last shown before `begun`."""
+        view = time % self.views
+        if view == 0:
+            return np.ones(self.batch, np.bool_)
+        waited_B = self.views * (self._delay_VB[view] - self._delay_VB[view - 1]) + 1
+        new_B: NDArray[np.bool_] = time - waited_B < self.begun
+        return new_B
 
     def _order(self, number: int) -> Order | None:
         """Of a pass; None = as they come."""
@@ -116,3 +158,18 @@ class Schedule:
         if self.chunks is not None:
             return ListedOrder(chunked_order(self.seed, number, self.chunks.of, self.chunks.window))
         return EpochOrder(self.seed, number, len(self.usable))
+
+
+def apart(steps: int, views: int, view_bytes: int) -> int:
+    """Groups between the views of a sample: an epoch's steps at most, and what memory holds.
+
+    Args:
+        steps: of an epoch.
+        views: V per decode.
+        view_bytes: of a group in one view. View v = 1..V-1 of it is held until the last slot has shown it, for about
+            (v + 1/2) * apart groups.
+    """
+    if views == 1:
+        return 0
+    held = view_bytes * (views**2 - 1) // 2
+    return min(steps // views, max(MOST_HELD // held, 1))

@@ -5,7 +5,7 @@ Shapes: B batch, K stored classes per view, C classes, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,13 +37,15 @@ class SparseTargets:
         """The targets of some rows."""
         return replace(self, values=self.values[part], ids=self.ids[part], rest=self.rest[part])
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> SparseTargets:
-        """The same targets of changed tensors."""
-        return replace(self, values=change(self.values), ids=change(self.ids), rest=change(self.rest))
-
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SparseTargets:
         """The same targets on `device`."""
-        return self.each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        values, ids, rest = (t.to(device, non_blocking=non_blocking) for t in (self.values, self.ids, self.rest))
+        return SparseTargets(values=values, ids=ids, rest=rest, classes=self.classes)
+
+    def pin_memory(self) -> SparseTargets:
+        """The same targets in page-locked memory."""
+        values, ids, rest = (t.pin_memory() for t in (self.values, self.ids, self.rest))
+        return SparseTargets(values=values, ids=ids, rest=rest, classes=self.classes)
 
     def dense(self) -> Tensor:
         """float32 [B, C]: the rest spread evenly over the C - K classes that are not stored ("smooth" of ml-dr).
@@ -99,34 +101,20 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch on `device`; the images stay uint8."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            targets=self.targets.to(device, non_blocking=non_blocking),
+            labels=None if self.labels is None else self.labels.to(device, non_blocking=non_blocking),
+            truth=None if self.truth is None else self.truth.to(device, non_blocking=non_blocking),
+        )
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, from which a copy to a GPU need not be waited for; torch calls it."""
-        return self._each(Tensor.pin_memory)
-
-    def unshared(self) -> Batch:
-        """The same batch in no memory that is shared with other processes, which is scarce, and the files behind it."""
-        views = self.teacher_views
-        moved = self._each(_unshared)
-        return replace(
-            moved, teacher_views=None if views is None else {side: _unshared(each) for side, each in views.items()}
-        )
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch of changed tensors; not the teacher's views."""
-
-        def changed(given: SparseTargets | Tensor) -> SparseTargets | Tensor:
-            return given.each(change) if isinstance(given, SparseTargets) else change(given)
-
         return replace(
             self,
-            images=change(self.images),
-            targets=changed(self.targets),
-            labels=None if self.labels is None else changed(self.labels),
-            truth=None if self.truth is None else change(self.truth),
+            images=self.images.pin_memory(),
+            targets=self.targets.pin_memory(),
+            labels=None if self.labels is None else self.labels.pin_memory(),
+            truth=None if self.truth is None else self.truth.pin_memory(),
         )
-
-
-def _unshared(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_shared() else tensor  # type: ignore[no-untyped-call]
