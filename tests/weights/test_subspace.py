@@ -380,8 +380,10 @@ def test_blends_made_together_have_the_gradient_of_their_formula(kind, chunk, mo
     def forward(*tensors):
         corners_CT = [tensors[start : start + 3] for start in range(0, len(tensors), 3)]
         cosine, blends = blend_together(
-            blend(kind, KINDS[kind]), corners_CT, (0, count - 1), chunked(corners_CT[0], {0, 2})
+            blend(kind, KINDS[kind]), corners_CT, (0, count - 1), chunked(corners_CT[0], {0, 2}), 0.7
         )
+        alone = squared_cosine(*([corners_CT[number][place] for place in (0, 2)] for number in (0, count - 1)))
+        torch.testing.assert_close(cosine, 0.7 * alone)
         return cosine, *blends
 
     assert torch.autograd.gradcheck(forward, flat)

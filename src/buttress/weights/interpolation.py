@@ -85,9 +85,12 @@ class Interpolated(nn.Module, Levelled):
 
 def place_together(blended: Sequence[Interpolated], point: Point) -> None:
     """Let blends of one kind stand at one point; some of them may share their coefficients."""
-    coefficients = torch.tensor(blend(blended[0].kind, point), dtype=torch.float64)
+    coefficients = blend(blended[0].kind, point)
     for told in {id(each.coefficients): each.coefficients for each in blended}.values():
-        told.copy_(coefficients)
+        if told.device.type == "cpu" and told.dtype in (torch.float32, torch.float64):
+            told.numpy()[:] = coefficients  # two operations of torch less in every step
+        else:
+            told.copy_(torch.tensor(coefficients, dtype=torch.float64))
 
 
 def _example(wanted: int) -> str:
@@ -150,8 +153,9 @@ def blend_together(
     corners_CT: Sequence[Sequence[Tensor]],
     pair: tuple[int, int],
     chunks: Sequence[Chunk],
+    beta: float = 1.0,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What `Interpolated` gives for tensors that stand at one point, and the `squared_cosine` of two of their corners.
+    """What `Interpolated` gives for tensors at one point, and `beta * squared_cosine` of two of their corners.
 
     Both read all weights, forwards and backwards. They do it together and chunk by chunk, for on a CPU most of what
     they cost is waiting for memory, and asking for one operation after another.
@@ -161,10 +165,12 @@ def blend_together(
         corners_CT: the T tensors of each.
         pair: the corners between which the cosine is taken.
         chunks: of 0..T-1, every one once.
+        beta: what the squared cosine is multiplied by.
 
-    Returns: the squared cosine (0 of no tensors) and the T blends.
+    Returns: that (0 of no tensors) and the T blends.
     """
-    cosine, *blended = _Blend.apply(coefficients, pair, chunks, *(tensor for each in corners_CT for tensor in each))
+    flat = (tensor for each in corners_CT for tensor in each)
+    cosine, *blended = _Blend.apply(coefficients, pair, chunks, beta, *flat)
     return cosine, tuple(blended)
 
 
@@ -173,7 +179,12 @@ class _Blend(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, coefficients: Sequence[float], pair: tuple[int, int], chunks: Sequence[Chunk], *flat: Tensor
+        ctx: Any,
+        coefficients: Sequence[float],
+        pair: tuple[int, int],
+        chunks: Sequence[Chunk],
+        beta: float,
+        *flat: Tensor,
     ) -> tuple[Tensor, ...]:
         count = len(flat) // len(coefficients)
         corners_CT = [flat[start : start + count] for start in range(0, len(flat), count)]
@@ -187,8 +198,8 @@ class _Blend(torch.autograd.Function):
                 ones, others = (corners[number] for number in pair)
                 products += map(_products, ones, others)
                 saved += [*ones, *others]
-        cosine, sums = _cosine(products, flat[0])
-        ctx.coefficients, ctx.pair, ctx.chunks = coefficients, pair, chunks
+        cosine, sums = _cosine(products, flat[0], beta)
+        ctx.beta, ctx.coefficients, ctx.pair, ctx.chunks = beta, coefficients, pair, chunks
         ctx.set_materialize_grads(False)  # an unused layer gets no gradient, and no pull where none is asked for
         ctx.sums, ctx.pulled = sums, saved  # parameters, which nothing writes to before; to be told so takes longer
         return cosine, *blends
@@ -197,7 +208,7 @@ class _Blend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, to_cosine: Tensor | None, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         (one, other), rest, count = ctx.pair, iter(ctx.pulled), len(ctx.coefficients)
-        wanted = _factors(to_cosine, ctx.sums) if to_cosine is not None and ctx.pulled else ()
+        wanted = _factors(to_cosine, ctx.sums, ctx.beta) if to_cosine is not None and ctx.pulled else ()
         like = next((gradient for gradient in (*gradients, to_cosine) if gradient is not None), torch.empty(()))
         scalars = _scalars((*ctx.coefficients, *wanted), like)
         scales, factors = scalars[:count], scalars[count:]
@@ -216,7 +227,7 @@ class _Blend(torch.autograd.Function):
                 else:
                     pulled = [scaled_C[one], scaled_C[other]]
                 _add_pulls(factors, firsts, seconds, *pulled)
-        return None, None, None, *(gradient for to in to_CT for gradient in to)
+        return None, None, None, None, *(gradient for to in to_CT for gradient in to)
 
 
 def squared_cosine(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> Tensor:
@@ -235,7 +246,7 @@ class _SquaredCosine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, count: int, *both: Tensor) -> Tensor:
         pairs = zip(both[:count], both[count:], strict=True)
-        cosine, ctx.sums = _cosine([_products(a, b) for a, b in pairs], both[0])
+        cosine, ctx.sums = _cosine([_products(a, b) for a, b in pairs], both[0], 1.0)
         ctx.save_for_backward(*both)
         return cosine
 
@@ -247,7 +258,7 @@ class _SquaredCosine(torch.autograd.Function):
         firsts, seconds = both[:count], both[count:]
         told = [[torch.zeros_like(each) for each in corner] for corner in (firsts, seconds)]
         if count:
-            _add_pulls(_scalars(_factors(gradient, ctx.sums), gradient), firsts, seconds, *told)
+            _add_pulls(_scalars(_factors(gradient, ctx.sums, 1.0), gradient), firsts, seconds, *told)
         return None, *told[0], *told[1]
 
 
@@ -267,19 +278,19 @@ def _products(a: Tensor, b: Tensor) -> Sequence[Any]:
     return [product.item() for product in products] if a.device.type == "cpu" else products
 
 
-def _cosine(products: Sequence[Sequence[Any]], like: Tensor) -> tuple[Tensor, Sequence[Any]]:
-    """The squared cosine, and the three products summed over the tensors; 0 of no tensors."""
+def _cosine(products: Sequence[Sequence[Any]], like: Tensor, beta: float) -> tuple[Tensor, Sequence[Any]]:
+    """The squared cosine times `beta`, and the three products summed over the tensors; 0 of no tensors."""
     if not products:
         return like.new_zeros(()), ()
     if like.device.type == "cpu":
         product, first, second = (sum(each) for each in zip(*products, strict=True))
         squares = first * second
-        return like.new_tensor(product * product / squares if squares else math.nan), (product, first, second)
+        return like.new_tensor(beta * product * product / squares if squares else math.nan), (product, first, second)
     product, first, second = torch.stack([one for each in products for one in each]).view(-1, 3).sum(0).unbind()
-    return product.square() / (first * second), (product, first, second)
+    return beta * product.square() / (first * second), (product, first, second)
 
 
-def _factors(gradient: Tensor, sums: Sequence[Any]) -> tuple[Any, Any, Any]:
+def _factors(gradient: Tensor, sums: Sequence[Any], beta: float) -> tuple[Any, Any, Any]:
     """With p = a.b the gradient of p^2 / (|a|^2 |b|^2) in a is 2 p / (|a|^2 |b|^2) (b - p / |a|^2 a), in b likewise.
 
     Returns: what b and a are multiplied by, and b in its own: numbers, or tensors, as the sums are.
@@ -290,7 +301,7 @@ def _factors(gradient: Tensor, sums: Sequence[Any]) -> tuple[Any, Any, Any]:
         told = gradient.item()
         if not first * second:  # of a corner of zeros, as of tensors
             return math.nan, math.nan, math.nan
-    outer = told * 2 * product / (first * second)
+    outer = told * beta * 2 * product / (first * second)
     return outer, -outer * product / first, -outer * product / second
 
 

@@ -49,12 +49,11 @@ class Subspace:
         self._corners_CT: list[list[nn.Parameter]] = []  # of every site
         self._pulled = frozenset[int]()  # places of the sites that the regulariser is of
         self._chunks: tuple[Chunk, ...] = ()  # of all places
-        self._laters: list[tuple[int, list[nn.Module]]] | None = (
-            None  # places of those that more than the blend follows
-        )
+        # Places of those that more than the blend follows.
+        self._laters: list[tuple[int, list[nn.Module]]] | None = None
         self._keys: list[CacheKey] = []  # of every site
         self._point: Point | None = None  # of the whole network in this step
-        self._cosine: Tensor | None = None  # of the corners in this pass, where it came with the blends
+        self._pull: Tensor | None = None  # the regulariser of this pass, where it came with the blends
         self._pair = (0, 1)
 
     @property
@@ -97,11 +96,12 @@ class Subspace:
 
     def _blend(self) -> None:
         """All tensors at once, where they stand at one point."""
-        self._cosine = None
+        self._pull = None
         if self._point is None:
             return
         coefficients = blend(self.settings.kind, self._point)
-        self._cosine, values = blend_together(coefficients, self._corners_CT, self._pair, self._chunks)
+        beta = self.settings.beta
+        self._pull, values = blend_together(coefficients, self._corners_CT, self._pair, self._chunks, beta)
         if self._laters is None:
             laters = ((place, list(site.parametrizations)[1:]) for place, site in enumerate(self._sites))
             self._laters = [(place, each) for place, each in laters if each]
@@ -115,12 +115,11 @@ class Subspace:
     def auxiliary_loss(self, model: nn.Module) -> Tensor | None:
         if self.settings.beta == 0:
             return None
-        cosine, self._cosine = self._cosine, None
-        if cosine is None:
-            cosine = squared_cosine(
-                *([self._corners_CT[number][place] for place in sorted(self._pulled)] for number in self._pair)
-            )
-        return self.settings.beta * cosine
+        pull, self._pull = self._pull, None
+        if pull is not None:
+            return pull
+        ones, others = ([self._corners_CT[number][place] for place in sorted(self._pulled)] for number in self._pair)
+        return self.settings.beta * squared_cosine(ones, others)
 
     def before_evaluation(self, model: nn.Module, images: Iterable[Tensor], *, last: bool) -> None:
         if last:
