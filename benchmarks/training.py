@@ -57,7 +57,7 @@ TOLD = {
     "compute_bound": "timm's loop / ours, mobilenetv3_small_050",
     "workers": "what a second loader worker brings / what a second process brings",
 }
-PHOTO_BATCH, PHOTO_REPEATS = 50, 5
+PHOTO_BATCH, LOADER_BATCH, PHOTO_REPEATS = 50, 20, 5
 
 
 def images_and_teacher() -> tuple[Any, Any]:
@@ -188,7 +188,7 @@ def against_timm(rounds: int, work: Path) -> tuple[list[Figure], dict[str, Any]]
         trainings[f"{name} ours"] = partial(loops.ours, asked, epochs, work / name)
         trainings[f"{name} timm"] = partial(loops.timms, asked, epochs)
     spent = cpu_seconds_by_turns(trainings, rounds)
-    pair = loops.Workers(folder, PHOTO_BATCH, epochs=2, rounds=10_000)
+    pair = loops.Workers(folder, LOADER_BATCH, epochs=4, rounds=20_000)
     shares = tuple(pair.share() for _ in range(rounds))
     pair.end()
     found = {name: tuple(each[f"{name} timm"] / each[f"{name} ours"] for each in spent) for name in arms}
