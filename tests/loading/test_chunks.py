@@ -95,3 +95,29 @@ def test_samples_without_a_label_do_not_move_the_others_chunks(shards: str) -> N
 def test_a_local_source_keeps_the_plain_order(source: Source) -> None:
     labelled = epoch_ids(source)
     assert labelled == [source.ids[index] for index in epoch_order(3, 0, len(source))]
+
+
+def test_several_views_of_a_decode_show_every_sample(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the line is full each chunk is asked for as often as with one view, in a quarter of the time."""
+    source: Any = open_source(shards)
+    loader = BatchLoader(
+        HardBatches(source, preset("small"), seed=3, size=8), batch=4, shuffle=True, seed=3, views_per_decode=4
+    )
+    asked: list[int] = []
+    cat_file = MemoryFileSystem.cat_file
+
+    def counted(self: Any, path: str, start: Any = None, end: Any = None, **options: Any) -> Any:
+        asked.append(end - start)
+        return cat_file(self, path, start=start, end=end, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
+    shown: list[str] = []
+    for epoch in range(12):
+        if epoch == 4:
+            asked.clear()
+        loader.set_epoch(epoch)
+        shown += [sample_id for batch in loader for sample_id in batch.ids]
+    assert len(shown) == 12 * 60
+    counts = [shown.count(sample_id) for sample_id in source.ids]
+    assert min(counts) >= 8 and max(counts) <= 16
+    assert len(asked) <= 2 * 2 * 12

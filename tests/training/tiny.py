@@ -47,6 +47,10 @@ class Loader:
                 raise KeyboardInterrupt
             yield batch(1000 * epoch + step, self.soft)
 
+    def pass_over(self, epoch: int) -> Iterator[Batch]:
+        self.set_epoch(epoch)
+        return iter(self)
+
 
 def batch(seed: int, soft: bool, count: int = 4) -> Batch:
     generator = torch.Generator().manual_seed(seed)

@@ -422,3 +422,13 @@ def test_a_value_that_a_pass_was_given_does_not_outlive_it():
         method.passes(0)[0]()
         assert not torch.equal(model[0].weight, model[0].parametrizations.weight.original)
     assert torch.equal(model[0].weight, model[0].parametrizations.weight.original)
+
+
+def test_a_point_that_moves_before_the_backward_pass_is_seen():
+    model: Any = network()
+    prepared(model)
+    set_level(model, at=0.25)
+    loss = model[0].weight.sum()
+    set_level(model, at=0.75)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -144,8 +144,7 @@ class TrainingImages:
 
     def __iter__(self) -> Iterator[Tensor]:
         device = next(self.module.parameters()).device
-        self.loader.set_epoch(0)
-        for batch in self.loader:
+        for batch in self.loader.pass_over(0):
             if batch.ids:
                 yield normalise(batch.to(device).images, self.preprocessing)
 

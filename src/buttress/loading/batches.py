@@ -111,7 +111,7 @@ class Batches(Protocol):
     """What the loader needs of a way to make batches. Picklable.
 
     classes: names of those of the targets. label_classes: how many there are of the labels; 0 = no sample has one.
-    view_bytes: of the pixels of a sample in one view, at all sizes.
+    view_bytes: of the pixels of a sample in one view, the teachers' too.
     """
 
     classes: tuple[str, ...] | None
@@ -149,7 +149,7 @@ class FreshBatches:
         self.usable, self._teacher_sizes = usable, tuple(teacher_sizes)
         sizes = tuple(dict.fromkeys((size, *teacher_sizes)))
         self._images = Images(source, policy, seed, sizes, usable if policy.mixes else usable[:0])
-        self.view_bytes = self._images.view_bytes
+        self.view_bytes = sum(3 * side * side for side in (size, *teacher_sizes))
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64], epoch: int | NDArray[np.int64]) -> ArrayBatch:
         """The batch of `indices` in `epoch`, or in an epoch for each."""
@@ -226,7 +226,7 @@ class ReinforcedBatches:
         self._partners = Partners(source, reinforcement, coverage.rows)
         card, index_M = reinforcement.card, self._partners.index_M
         self._images = Images(source, card.policy, card.seed, [size], index_M, self._partners.renderer)
-        self.view_bytes = self._images.view_bytes
+        self.view_bytes = 3 * size * size
         self.coverage: Coverage = with_partners(coverage, self._partners, self._images.hashes_N, card.views)
         self.classes: tuple[str, ...] | None = reinforcement.classes
         self.labels_N, self.label_classes = self.coverage.labels, len(reinforcement.classes)

@@ -79,11 +79,6 @@ class Images:
         self._alone = Renderer(policy.unmixed, seed)
         self._expected_N: NDArray[np.uint64] | None = None
 
-    @property
-    def view_bytes(self) -> int:
-        """Of the pixels of a sample in one view, at all sizes."""
-        return sum(3 * side * side for side in self.sizes)
-
     def expect(self, content_hashes_N: NDArray[np.uint64]) -> None:
         """Refuse samples whose bytes hash to anything else; 0 = not known."""
         self._expected_N = content_hashes_N.copy()

@@ -41,10 +41,12 @@ class DelayLine:
         """The samples of a batch; they are held no more."""
         assert self._like is not None, "no batch before anything was made"
         rows = sorted(self._due.pop(time, ()), key=lambda held: held[0])
+        assert len({slot for slot, _, _ in rows}) == len(rows), "a slot has one sample"
         return ArrayBatch.of_rows([(held, row) for _, held, row in rows], self._like)
 
     @property
     def bytes_held(self) -> int:
-        """Of the views."""
+        """Of the views, the teachers' too."""
         held = {id(arrays): arrays for rows in self._due.values() for _, arrays, _ in rows}
-        return sum(arrays.views_BHWC.nbytes for arrays in held.values())
+        views = [view for each in held.values() for view in (each.views_BHWC, *(each.teacher_views or {}).values())]
+        return sum(view.nbytes for view in views)

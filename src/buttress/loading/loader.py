@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,15 +56,25 @@ class _Fetch(Dataset[Fetched]):
     Tensors are made here and not by the reader: they cross to it through shared memory, arrays through a pipe.
     """
 
-    def __init__(self, batches: Batches, *, whole: bool) -> None:
-        self.batches, self.whole = batches, whole
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
 
     def __getitem__(self, request: Request) -> Fetched:
         try:
             arrays = self.batches.batch(request.index_M, request.epoch_M)
         except ButtressError as failure:
             return failure
-        return (_to_torch(arrays, self.batches), arrays.undecodable) if self.whole else _Made.of(arrays, request)
+        return (_to_torch(arrays, self.batches), arrays.undecodable) if request.whole else _Made.of(arrays, request)
+
+
+class _Sampler:
+    """The requests of whichever schedule is asked for."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.schedule)
 
 
 class BatchLoader:
@@ -100,14 +111,15 @@ class BatchLoader:
     ) -> None:
         self._batches, self._max_bad = batches, max_bad
         chunks = chunks_of(batches.source)
-        self._schedule = Schedule(
-            batches.usable, batch, seed, shuffle, share, chunks, views_per_decode, batches.view_bytes
-        )
+        of_views = partial(Schedule, batches.usable, batch, seed, shuffle, share, chunks, view_bytes=batches.view_bytes)
+        self._schedule = of_views(views=views_per_decode)
+        self._single = of_views() if views_per_decode > 1 else self._schedule
+        self._sampler = _Sampler(self._schedule)
         self._line, self._next = DelayLine(), -1
         self._bad: set[str] = set()
         self._loader: DataLoader[Fetched] = DataLoader(
-            _Fetch(batches, whole=views_per_decode == 1),
-            sampler=self._schedule,
+            _Fetch(batches),
+            sampler=self._sampler,
             batch_size=None,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -136,11 +148,28 @@ class BatchLoader:
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._whole() if self._schedule.views == 1 else self._delayed():
-            if batch.ids or self._schedule.shuffle:
-                yield batch
+        yield from self._shown(self._whole(self._schedule) if self._schedule is self._single else self._delayed())
 
-    def _whole(self) -> Iterator[Batch]:
+    def pass_over(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch as with one view per decode; a training that goes on finds what it held."""
+        self._single.epoch, self._single.first_step = epoch, 0
+        yield from self._shown(self._whole(self._single))
+
+    def line(self) -> str | None:
+        """What several views per decode come to, in one line for the user."""
+        if self._schedule.views == 1:
+            return None
+        batches = self._schedule.apart * self._schedule.views
+        return (
+            f"{self._schedule.views} views per decode: those of an image about {batches + 1:,} batches apart "
+            f"(an epoch has {self.steps_per_epoch:,}), up to {self._schedule.most_held / 2**30:.2g} GiB held"
+        )
+
+    def _shown(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        return (batch for batch in batches if batch.ids or self._schedule.shuffle)
+
+    def _whole(self, schedule: Schedule) -> Iterator[Batch]:
+        self._sampler.schedule = schedule
         for fetched in self._loader:
             if isinstance(fetched, ButtressError):
                 raise fetched
@@ -154,7 +183,8 @@ class BatchLoader:
         times = self._schedule.times
         if times.start != self._next:
             self._line.clear()
-            self._schedule.begun = times.start
+            self._schedule.begun = self._next = times.start
+        self._sampler.schedule = self._schedule
         fetched = iter(self._loader)
         for time in times:
             if self._schedule.asks(time):

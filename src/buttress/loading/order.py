@@ -151,10 +151,10 @@ def view_of_epoch(seed: int, epoch: int, views: int) -> int:
 def delays(seed: int, views: int, batch: int, apart: int) -> NDArray[np.int64]:
     """After how many groups a sample comes again, `[views, batch]`, by the view and by the slot of a batch that it has.
 
-    View 0 at once; view v after v * `apart`, give or take half of that as drawn for every slot: never before the view
-    that goes before it.
+    View 0 at once; view v after v * `apart`, give or take half of that as drawn for every slot: never fewer than the
+    view that goes before it.
     """
-    drawn_VB = [words(seed, view, _DOMAIN, DELAY_SLOT, batch) % np.uint64(max(apart, 1)) for view in range(views)]
+    drawn_VB = [words(seed, view, _DOMAIN, DELAY_SLOT, batch) % np.uint64(apart + 1) for view in range(views)]
     delay_VB = np.arange(views)[:, None] * apart - apart // 2 + np.array(drawn_VB).astype(np.int64)
     delay_VB[0] = 0
     return delay_VB

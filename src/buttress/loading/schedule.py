@@ -24,12 +24,14 @@ class Request:
     Args:
         index_M: places in the source. epoch_M: whose view of each.
         time_M: of which batch it is, counted over the training. slot_M: its place there.
+        whole: whether they are one batch, all of it.
     """
 
     index_M: NDArray[np.int64]
     epoch_M: NDArray[np.int64]
     time_M: NDArray[np.int64]
     slot_M: NDArray[np.int64]
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,8 @@ class Schedule:
         views: V.
         view_bytes: of a sample that is held, each view.
 
+    Raises: ValueError for several views of samples as they come.
+
     Attributes:
         begun: since which batch, counted over the training, made samples are held; what was made before it is gone.
     """
@@ -82,13 +86,17 @@ class Schedule:
         shuffle: bool,
         share: Share,
         chunks: Chunks | None = None,
+        *,
         views: int = 1,
-        view_bytes: int = 1,
+        view_bytes: int,
     ) -> None:
+        if views > 1 and not shuffle:
+            raise ValueError("samples come as they are in one view each")
         self.usable, self.batch, self.seed, self.shuffle, self.share = usable, batch, seed, shuffle, share
         self.chunks = None if chunks is None else chunks.chosen(usable)
         self.views = views
         self.apart = apart(self.steps, views, batch * view_bytes)
+        self.most_held = held_groups(self.apart, views) * batch * view_bytes
         self._delay_VB = delays(seed, views, batch, self.apart)
         self.epoch, self.first_step, self.begun = 0, 0, 0
 
@@ -131,6 +139,7 @@ class Schedule:
                 (number_B[:, None] * self.views + later).ravel(),
                 (time + waits_BV + later - view).ravel(),
                 np.repeat(slots, len(later)),
+                self.views == 1,
             )
 
     @property
@@ -161,15 +170,20 @@ class Schedule:
 
 
 def apart(steps: int, views: int, view_bytes: int) -> int:
-    """Groups between the views of a sample: an epoch's steps at most, and what memory holds.
+    """Groups between the views of a sample: what `MOST_HELD` is for, but no more than lie an epoch apart; at least 1.
 
     Args:
         steps: of an epoch.
         views: V per decode.
-        view_bytes: of a group in one view. View v = 1..V-1 of it is held until the last slot has shown it, for about
-            (v + 1/2) * apart groups.
+        view_bytes: of a group in one view.
     """
     if views == 1:
         return 0
-    held = view_bytes * (views**2 - 1) // 2
-    return min(steps // views, max(MOST_HELD // held, 1))
+    even = (MOST_HELD // view_bytes - (views - 1)) * 2 // (views**2 - 1)  # half of it need not be rounded
+    most = even if held_groups(even, views) * view_bytes <= MOST_HELD else even - 1
+    return min(steps // views, max(most, 1))
+
+
+def held_groups(apart: int, views: int) -> int:
+    """How many groups are held in one view: view v = 1..V-1 until the last slot has shown it, and a group just made."""
+    return sum(view * apart - apart // 2 + apart + 1 for view in range(1, views))

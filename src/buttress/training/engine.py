@@ -63,6 +63,12 @@ class Loader(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
+class TrainingLoader(Loader, Protocol):
+    """Batches to train on; `pass_over` gives those of an epoch by the side, and changes none that come."""
+
+    def pass_over(self, epoch: int) -> Iterator[Batch]: ...
+
+
 class RunFolder(Protocol):
     """What the engine needs of a run."""
 
@@ -99,7 +105,7 @@ def _device() -> dict[str, bool]:
 
 def fit(
     module: nn.Module,
-    loader: Loader,
+    loader: TrainingLoader,
     settings: TrainingSettings,
     *,
     run: RunFolder,
@@ -169,7 +175,7 @@ class _Engine:
     def __init__(
         self,
         module: nn.Module,
-        loader: Loader,
+        loader: TrainingLoader,
         settings: TrainingSettings,
         run: RunFolder,
         methods: tuple[Method, ...],
@@ -462,8 +468,7 @@ class _TrainingImages:
         self.engine, self.epoch = engine, epoch
 
     def __iter__(self) -> Iterator[Tensor]:
-        self.engine.loader.set_epoch(self.epoch)
-        for batch in self.engine.loader:
+        for batch in self.engine.loader.pass_over(self.epoch):
             if batch.ids:
                 images_BCHW = batch.to(self.engine.accelerator.device, non_blocking=True).images
                 yield normalise(images_BCHW, self.engine.run.preprocessing)

@@ -168,6 +168,8 @@ def _loaders(
 ) -> tuple[BatchLoader, RelabelledBatches | None]:
     """Training batches, and those to score on where there is val data. No process is started yet."""
     loader = training_loader(data, loaded, settings, share())
+    if (told := loader.line()) is not None:
+        note(told)
     if data.val is None:
         return loader, None
     student = replace(loaded, classes=data.classes)

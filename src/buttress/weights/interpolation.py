@@ -89,6 +89,7 @@ def place_together(blended: Sequence[Interpolated], point: Point) -> None:
     for told in {id(each.coefficients): each.coefficients for each in blended}.values():
         if told.device.type == "cpu" and told.dtype in (torch.float32, torch.float64):
             told.numpy()[:] = coefficients  # two operations of torch less in every step
+            torch.autograd.graph.increment_version(told)
         else:
             told.copy_(torch.tensor(coefficients, dtype=torch.float64))
 
