@@ -156,7 +156,7 @@ def test_memory_bounds_how_far_apart_they_are():
 def test_what_it_comes_to_is_told(source):
     batches = HardBatches(source, preset("crop"), seed=0, size=16)
     said = BatchLoader(batches, batch=2, shuffle=True, views_per_decode=3).line()
-    assert said is not None and said.endswith(" GiB held")
+    assert said is not None and said.endswith(" MB held")
     assert said.startswith("3 views per decode: those of an image about 13 batches apart (an epoch has 12), up to ")
     assert BatchLoader(batches, batch=2, shuffle=True).line() is None
 

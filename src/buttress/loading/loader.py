@@ -162,7 +162,7 @@ class BatchLoader:
         batches = self._schedule.apart * self._schedule.views
         return (
             f"{self._schedule.views} views per decode: those of an image about {batches + 1:,} batches apart "
-            f"(an epoch has {self.steps_per_epoch:,}), up to {self._schedule.most_held / 2**30:.2g} GiB held"
+            f"(an epoch has {self.steps_per_epoch:,}), up to {self._schedule.most_held / 1e6:,.0f} MB held"
         )
 
     def _shown(self, batches: Iterator[Batch]) -> Iterator[Batch]:
