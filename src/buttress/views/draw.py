@@ -8,7 +8,7 @@ parameters are equal to the last bit on every machine. All lengths are fractions
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import sqrt
 from typing import Any, NamedTuple, TypeVar
 
@@ -177,9 +177,7 @@ class Drawer:
         return self._mix(id_hash, view)
 
     def _drawn_mix(self, id_hash: int, view: int) -> Mix | None:
-        def words(slot: int, count: int) -> list[int]:
-            return self._source.words(view, id_hash, slot, count)
-
+        words = partial(self._source.words, view, id_hash)
         weight, box = 1.0, None
         for slot, mixup in self._mixups:
             weight = _mixup_weight(mixup, words, slot)
@@ -192,18 +190,14 @@ class Drawer:
 
     def parameters(self, id_hash: int, view: int, image_size: tuple[int, int]) -> ViewParameters:
         """The parameters of view `view` of the sample with `id_hash`, whose image is `image_size` (width, height)."""
-
-        def words(slot: int, count: int) -> list[int]:
-            return self._source.words(view, id_hash, slot, count)
-
-        flip = False
+        words, flip = partial(self._source.words, view, id_hash), False
         for slot, flip_op in self._flips:
             flip ^= unit(words(slot, 1)[0]) < flip_op.p
         return ViewParameters(
             self._crop_box(self._crop, words, self._crop_slot, image_size),
             flip,
-            tuple(pair for slot, op in self._augments for pair in _rand_augment(op, words, slot)),
-            tuple(box for slot, op in self._erasings for box in _erased_boxes(op, words, slot)),
+            tuple([pair for slot, op in self._augments for pair in _rand_augment(op, words, slot)]),
+            tuple([box for slot, op in self._erasings for box in _erased_boxes(op, words, slot)]),
             self._antialias,
             self.mix(id_hash, view) if self._mixups or self._cutmixes else None,
         )
@@ -233,7 +227,8 @@ def below(word: int, count: int) -> int:
 def log_uniform(word: int, low: float, high: float) -> float:
     """A word as a value in low..high whose logarithm is uniform."""
     start, end = _log2_ends(low, high)
-    return min(max(exp2(start + unit(word) * (end - start)), low), high)
+    value = exp2(start + unit(word) * (end - start))
+    return low if value < low else high if value > high else value
 
 
 @lru_cache(maxsize=64)

@@ -49,6 +49,8 @@ class WordSource:
         with self._lock:
             self._position["counter"] = (0, slot, view, id_hash)
             self._generator.state = self._state
+            if count == 1:
+                return [self._generator.random_raw()]  # a number, of which no array is made
             words: list[int] = self._generator.random_raw(count).tolist()
         return words
 
