@@ -50,10 +50,10 @@ INPUT_NAMES = {
     "folder": "the files",
     "packed": "packed files",
     "shuffled": "the files, four views per decode",
-    "near": "the same, five batches apart and not 21",
-    "spaced": "the same, the same images together each time (given up)",
-    "apart": "the same, in four batches on end (given up)",
-    "four": "the same, in one batch (given up)",
+    "near": "four views per decode, five batches apart and not 21",
+    "spaced": "four views per decode, the same images together each time (given up)",
+    "apart": "four views per decode, in four batches on end (given up)",
+    "four": "four views per decode, in one batch (given up)",
 }
 STUDENT = "timm:mobilenetv3_small_050"
 TEACHER = "tf_efficientnet_lite2"

@@ -14,7 +14,7 @@ from buttress.loading import images
 from buttress.loading.batches import HardBatches
 from buttress.loading.loader import BatchLoader
 from buttress.loading.online import OnlineBatches
-from buttress.loading.order import epoch_order
+from buttress.loading.order import delays, epoch_order
 from buttress.loading.schedule import WHOLE, Request, Schedule, Share, apart, held_groups
 from buttress.loading.targets import Batch, SparseTargets
 from buttress.sources.decode import decode
@@ -150,14 +150,24 @@ def test_memory_bounds_how_far_apart_they_are():
         groups = apart(10_000, views, batch * photo)
         assert held_groups(groups, views) * batch * photo <= 2 * gibi < held_groups(groups + 2, views) * batch * photo
     assert apart(1_000, 4, 100 * 3 * 32 * 32) == 250, "a sample's views are an epoch apart"
-    assert apart(1_000, 4, 4 * gibi) == 1 and apart(1_000, 1, 1) == 0 and apart(3, 4, 1) == 0
+    assert apart(1_000, 4, 4 * gibi) == 1 and apart(1_000, 1, 1) == 0
+    assert apart(3, 4, 1) == 1 and apart(1, 4, 1) == 0
+
+
+def test_slots_part_company_however_near_the_views_are():
+    for groups in (1, 2, 23):
+        delay_VB = delays(3, 4, 256, groups)
+        assert (np.diff(delay_VB, axis=0) >= 0).all() and (delay_VB[0] == 0).all()
+        together = Counter(map(tuple, delay_VB.T.tolist()))
+        assert len(together) >= min(8, (groups + 1) ** 3) and max(together.values()) < 64
+        np.testing.assert_allclose(delay_VB.mean(axis=1), groups * np.arange(4), atol=1.5)
 
 
 def test_what_it_comes_to_is_told(source):
     batches = HardBatches(source, preset("crop"), seed=0, size=16)
     said = BatchLoader(batches, batch=2, shuffle=True, views_per_decode=3).line()
-    assert said is not None and said.endswith(" MB held")
-    assert said.startswith("3 views per decode: those of an image about 13 batches apart (an epoch has 12), up to ")
+    assert said is not None and said.endswith(" MB of views are held, over all processes")
+    assert said.startswith("3 views per decode: those of an image about 13 batches apart (an epoch has 12); about ")
     assert BatchLoader(batches, batch=2, shuffle=True).line() is None
 
 
@@ -230,28 +240,27 @@ def test_mixed_views_and_those_of_a_live_teacher(source, workers):
 def test_the_line_outlives_what_is_shown_by_the_side(source, monkeypatch):
     """Batch statistics are estimated from other batches of the same loader, after every epoch of some methods."""
     batches = HardBatches(source, preset("crop"), seed=0, size=16)
-    whole = epochs_of(batches, range(3))
-    decoded = []
+    whole = epochs_of(batches, range(8), batch=4)
+    alone = [epochs_of(batches, [epoch], views_per_decode=1, batch=4) for epoch in range(8)]
+    drawn, draw = [], images.Images._draw
 
-    def counted(data):
-        decoded.append(1)
-        return decode(data)
+    def counted(*arguments):
+        drawn.append(1)
+        return draw(*arguments)
 
-    monkeypatch.setattr(images, "decode", counted)
-    loader = BatchLoader(batches, batch=8, seed=3, shuffle=True, views_per_decode=4)
+    monkeypatch.setattr(images.Images, "_draw", counted)
+    loader = BatchLoader(batches, batch=4, seed=3, shuffle=True, views_per_decode=4)
     shown = []
-    for epoch in range(3):
+    for epoch in range(8):
         loader.set_epoch(epoch)
         shown += list(loader)
-        before = len(decoded)
-        beside = list(loader.pass_over(epoch))
-        alone = epochs_of(batches, [epoch], views_per_decode=1)
-        for one, other in zip(beside, alone, strict=True):
+        before = len(drawn)
+        for one, other in zip(loader.pass_over(epoch), alone[epoch], strict=True):
             assert one.ids == other.ids and torch.equal(one.images, other.images)
-        del decoded[before:]
+        del drawn[before:]
     for one, other in zip(whole, shown, strict=True):
         assert one.ids == other.ids and torch.equal(one.images, other.images)
-    assert len(decoded) < 2 * 24, "as many as without"
+    assert len(drawn) == 8 * 24 + sum(map(len, loader._line._due.values())), "what is shown, and what is held"
 
 
 def test_an_epoch_of_no_steps_leaves_nothing_behind(source):
@@ -265,8 +274,29 @@ def test_an_epoch_of_no_steps_leaves_nothing_behind(source):
     loader.set_epoch(2, 3)
     assert not list(loader)
     loader.set_epoch(1, 2)
-    (last,) = loader
-    assert last.ids == whole[5].ids and torch.equal(last.images, whole[5].images)
+    shown = list(loader)
+    loader.set_epoch(2)
+    for one, other in zip(whole[5:], [*shown, *loader], strict=True):
+        assert one.ids == other.ids and torch.equal(one.images, other.images)
+
+
+def test_interrupted_in_a_batch_it_begins_anew(source, monkeypatch):
+    batches = HardBatches(source, preset("crop"), seed=0, size=16)
+    whole = epochs_of(batches, range(1))
+    loader = BatchLoader(batches, batch=8, seed=3, shuffle=True, views_per_decode=4)
+    begun = iter(loader)
+    assert next(begun).ids == whole[0].ids
+    with monkeypatch.context() as patched:
+        patched.setattr(loader._line, "batch", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(begun)
+    loader.set_epoch(0, 1)
+    for one, other in zip(whole[1:], loader, strict=True):
+        assert one.ids == other.ids and torch.equal(one.images, other.images)
+
+
+def _interrupted(time):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("world", [3, 11])

@@ -62,7 +62,9 @@ class ArrayBatch:
 
     def take(self, rows_R: NDArray[np.int64]) -> ArrayBatch:
         """Some of the samples, in a memory of their own; it tells of no undecodable images."""
-        return ArrayBatch.of_rows([(self, row) for row in rows_R.tolist()], self)
+        arrays = {name: value[rows_R] for name in _BY_SAMPLE if (value := getattr(self, name)) is not None}
+        sides = {side: views[rows_R] for side, views in (self.teacher_views or {}).items()}
+        return replace(self, **arrays, undecodable=(), teacher_views=sides or None)
 
     @staticmethod
     def of_rows(rows: Sequence[tuple[ArrayBatch, int]], like: ArrayBatch) -> ArrayBatch:

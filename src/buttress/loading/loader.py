@@ -113,7 +113,7 @@ class BatchLoader:
         chunks = chunks_of(batches.source)
         of_views = partial(Schedule, batches.usable, batch, seed, shuffle, share, chunks, view_bytes=batches.view_bytes)
         self._schedule = of_views(views=views_per_decode)
-        self._single = of_views() if views_per_decode > 1 else self._schedule
+        self._single = of_views()
         self._sampler = _Sampler(self._schedule)
         self._line, self._next = DelayLine(), -1
         self._bad: set[str] = set()
@@ -122,6 +122,7 @@ class BatchLoader:
             sampler=self._sampler,
             batch_size=None,
             num_workers=workers,
+            prefetch_factor=(2 if views_per_decode == 1 else 1) if workers else None,  # a request is for all views
             persistent_workers=workers > 0,
             collate_fn=_as_is,
             pin_memory=torch.cuda.is_available(),
@@ -148,10 +149,13 @@ class BatchLoader:
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from self._shown(self._whole(self._schedule) if self._schedule is self._single else self._delayed())
+        yield from self._shown(self._whole(self._schedule) if self._schedule.views == 1 else self._delayed())
 
     def pass_over(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch as with one view per decode; a training that goes on finds what it held."""
+        """The batches of an epoch as with one view per decode; the epoch that comes next finds what was held.
+
+        Not for the middle of an epoch: there is one set of workers.
+        """
         self._single.epoch, self._single.first_step = epoch, 0
         yield from self._shown(self._whole(self._single))
 
@@ -159,10 +163,11 @@ class BatchLoader:
         """What several views per decode come to, in one line for the user."""
         if self._schedule.views == 1:
             return None
-        batches = self._schedule.apart * self._schedule.views
+        views, batches = self._schedule.views, self._schedule.apart * self._schedule.views
+        held = self._schedule.most_held + self._loader.num_workers * views * self._schedule.group_bytes
         return (
-            f"{self._schedule.views} views per decode: those of an image about {batches + 1:,} batches apart "
-            f"(an epoch has {self.steps_per_epoch:,}), up to {self._schedule.most_held / 1e6:,.0f} MB held"
+            f"{views} views per decode: those of an image about {batches + 1:,} batches apart (an epoch has "
+            f"{self.steps_per_epoch:,}); about {held / 1e6:,.0f} MB of views are held, over all processes"
         )
 
     def _shown(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -183,10 +188,11 @@ class BatchLoader:
         times = self._schedule.times
         if times.start != self._next:
             self._line.clear()
-            self._schedule.begun = self._next = times.start
+            self._schedule.begun, self._next = times.start, -1
         self._sampler.schedule = self._schedule
         fetched = iter(self._loader)
         for time in times:
+            self._next = -1  # until the batch is there: who interrupts leaves something half done
             if self._schedule.asks(time):
                 self._hold(next(fetched))
             batch = _to_torch(self._line.batch(time), self._batches)

@@ -96,7 +96,8 @@ class Schedule:
         self.chunks = None if chunks is None else chunks.chosen(usable)
         self.views = views
         self.apart = apart(self.steps, views, batch * view_bytes)
-        self.most_held = held_groups(self.apart, views) * batch * view_bytes
+        self.group_bytes = batch * view_bytes
+        self.most_held = held_groups(self.apart, views) * self.group_bytes
         self._delay_VB = delays(seed, views, batch, self.apart)
         self.epoch, self.first_step, self.begun = 0, 0, 0
 
@@ -172,16 +173,18 @@ class Schedule:
 def apart(steps: int, views: int, view_bytes: int) -> int:
     """Groups between the views of a sample: what `MOST_HELD` is for, but no more than lie an epoch apart; at least 1.
 
+    0 where there is one view, or one group.
+
     Args:
         steps: of an epoch.
         views: V per decode.
         view_bytes: of a group in one view.
     """
-    if views == 1:
+    if views == 1 or steps == 1:
         return 0
     even = (MOST_HELD // view_bytes - (views - 1)) * 2 // (views**2 - 1)  # half of it need not be rounded
     most = even if held_groups(even, views) * view_bytes <= MOST_HELD else even - 1
-    return min(steps // views, max(most, 1))
+    return max(min(steps // views, most), 1)
 
 
 def held_groups(apart: int, views: int) -> int:

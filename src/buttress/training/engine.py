@@ -64,7 +64,7 @@ class Loader(Protocol):
 
 
 class TrainingLoader(Loader, Protocol):
-    """Batches to train on; `pass_over` gives those of an epoch by the side, and changes none that come."""
+    """Batches to train on; between epochs `pass_over` gives those of one by the side, and changes none that come."""
 
     def pass_over(self, epoch: int) -> Iterator[Batch]: ...
 

@@ -103,7 +103,7 @@ class EngineSettings:
         checkpoint_minutes: minutes between checkpoints inside an epoch; 0 = after every update.
         trackers: tensorboard, wandb or mlflow; metrics.jsonl is always written.
         views_per_decode: views of an image from one decode, shown in so many epochs. Faster where decoding is the
-            bottleneck; takes some 2 GiB of memory, over all processes.
+            bottleneck; takes about 2 GiB of memory, over all processes, and more of large batches.
     """
 
     micro_batch: int | None = None
