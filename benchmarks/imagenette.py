@@ -49,8 +49,8 @@ ARM_NAMES = {
 INPUT_NAMES = {
     "folder": "the files",
     "packed": "packed files",
-    "shuffled": "the files, four views per decode",
-    "near": "four views per decode, five batches apart and not 21",
+    "shuffled": "four views per decode, 21 batches apart",
+    "near": "four views per decode, 5 batches apart",
     "spaced": "four views per decode, the same images together each time (given up)",
     "apart": "four views per decode, in four batches on end (given up)",
     "four": "four views per decode, in one batch (given up)",
