@@ -39,6 +39,20 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     memory.rm("/chunks", recursive=True)
 
 
+@pytest.fixture
+def asked(shards: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of every request to the store."""
+    asked: list[int] = []
+    cat_file = MemoryFileSystem.cat_file
+
+    def counted(self: Any, path: str, start: Any = None, end: Any = None, **options: Any) -> Any:
+        asked.append(end - start)
+        return cat_file(self, path, start=start, end=end, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
+    return asked
+
+
 def epoch_ids(source: Source, epoch: int = 0, **options: Any) -> list[str]:
     batches = HardBatches(source, preset("small"), seed=3, size=8)
     loader = BatchLoader(batches, **{"batch": 4, "shuffle": True, "seed": 3, **options})
@@ -57,16 +71,9 @@ def test_an_epoch_takes_the_order_of_chunks_whatever_the_workers(shards: str) ->
     assert epoch_ids(source, shuffle=False) == list(source.ids)
 
 
-def test_that_order_asks_the_store_for_each_chunk_about_once(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_order_asks_the_store_for_each_chunk_about_once(shards: str, asked: list[int]) -> None:
     source: Any = open_source(shards)
-    asked: list[int] = []
-    cat_file = MemoryFileSystem.cat_file
-
-    def counted(self: Any, path: str, start: Any = None, end: Any = None, **options: Any) -> Any:
-        asked.append(end - start)
-        return cat_file(self, path, start=start, end=end, **options)
-
-    monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
+    asked.clear()
     epoch_ids(source)
     chunked, chunked_bytes = len(asked), sum(asked)
     assert chunked <= 2 * 12  # of twelve chunks, each once alone and once whole
@@ -97,20 +104,13 @@ def test_a_local_source_keeps_the_plain_order(source: Source) -> None:
     assert labelled == [source.ids[index] for index in epoch_order(3, 0, len(source))]
 
 
-def test_several_views_of_a_decode_show_every_sample(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_views_of_a_decode_show_every_sample(shards: str, asked: list[int]) -> None:
     """Once the line is full each chunk is asked for as often as with one view, in a quarter of the time."""
     source: Any = open_source(shards)
+    asked.clear()
     loader = BatchLoader(
         HardBatches(source, preset("small"), seed=3, size=8), batch=4, shuffle=True, seed=3, views_per_decode=4
     )
-    asked: list[int] = []
-    cat_file = MemoryFileSystem.cat_file
-
-    def counted(self: Any, path: str, start: Any = None, end: Any = None, **options: Any) -> Any:
-        asked.append(end - start)
-        return cat_file(self, path, start=start, end=end, **options)
-
-    monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
     shown: list[str] = []
     for epoch in range(12):
         if epoch == 4:
