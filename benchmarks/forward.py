@@ -4,7 +4,7 @@
     python -m benchmarks.forward page           # the table, into docs/engine.md
 
 One thread, batches of 32 views, the ways by turns, the median of five rounds. EfficientNet-Lite2 and MobileNetV2 have
-their weights (BUTTRESS_DATA), the others, of which the time alone is of interest, random ones. About 6 minutes.
+their weights (BUTTRESS_DATA), the others, of which the time alone is of interest, random ones. Three to six minutes.
 """
 
 from __future__ import annotations
